@@ -1,0 +1,114 @@
+"""Hardware configuration: one frozen dataclass, named presets, checks that say what to change."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """An impossible hardware configuration; the message is one sentence with cause and remedy."""
+
+
+@dataclass(frozen=True)
+class HardwareConfig:
+    """Everything that the simulator, the compiler and the RTL generator need to know.
+
+    Words: input scratchpad = one group of `group` 9-bit operands; weight scratchpad = one group of
+    int8 weights for each of `columns` output channels; accumulator scratchpad = one group of int32;
+    mask scratchpad = one group of segment indices and correction codes.
+    """
+
+    name: str
+    profile: Literal["int", "fp"] = "int"
+    rows: int = 8  # PEs along output positions
+    columns: int = 8  # PEs along output channels
+    group: int = 16  # narrow lanes of a PE = consecutive channels of a group (n)
+    full_lanes: int = 2  # wide lanes of a PE (m)
+    inlier_bits: int = 3  # k; narrow lanes take k + 1 signed bits
+    input_words: int = 8192
+    weight_words: int = 2048
+    accumulator_words: int = 4096
+    mask_words: int = 4096
+    axi_bytes: int = 16  # per cycle, read and write channels alike
+    memory_latency: int = 100  # cycles from request to first beat
+    near_data_bytes: int = 64  # per cycle, between the near-data engine and the memory banks
+    frequency_mhz: int = 1000
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        positive = (
+            "rows columns group full_lanes inlier_bits input_words weight_words accumulator_words "
+            "mask_words axi_bytes near_data_bytes frequency_mhz"
+        ).split()
+        for field in positive:
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(
+                    f"config '{self.name}': {field} is {value!r}; it must be a whole number of at "
+                    "least 1."
+                )
+        if self.memory_latency < 0:
+            raise ConfigError(
+                f"config '{self.name}': memory_latency is {self.memory_latency}; use 0 or more."
+            )
+        if self.inlier_bits not in (3, 4, 5):
+            raise ConfigError(
+                f"config '{self.name}': inlier_bits is {self.inlier_bits}; choose 3, 4 or 5."
+            )
+        if self.full_lanes > self.group:
+            raise ConfigError(
+                f"config '{self.name}': {self.full_lanes} full lanes exceed the group of "
+                f"{self.group}; lower full_lanes or raise group."
+            )
+        if self.group % 8 or self.group % self.columns and self.columns % self.group:
+            raise ConfigError(
+                f"config '{self.name}': group {self.group} must be a multiple of 8 and divide or "
+                f"be divided by columns {self.columns}."
+            )
+        if self.axi_bytes % self.group:
+            raise ConfigError(
+                f"config '{self.name}': axi_bytes {self.axi_bytes} must be a multiple of the "
+                f"group of {self.group} int8 operands; use {-(-self.axi_bytes // self.group) * self.group}."
+            )
+
+    @property
+    def lanes(self) -> int:
+        """Narrow multipliers of the array: operands of one bit-serial pass per cycle."""
+        return self.rows * self.columns * self.group
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> HardwareConfig:
+        """Inverse of `to_json`; raises ConfigError on unknown fields or impossible values."""
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise ConfigError(f"hardware config has wrong fields ({error}).") from None
+
+
+NANO = HardwareConfig(name="nano")
+EDGE = replace(
+    NANO, name="edge", rows=32, columns=32, input_words=65536, weight_words=8192,
+    accumulator_words=32768, mask_words=32768, axi_bytes=64, near_data_bytes=256,
+)  # fmt: skip
+# Cambricon-D, sections VI-C and VII: 128x128 PEs of 60 + 4 lanes, 64/64/32 MB, 1.5 TB/s, 1 GHz.
+# The group is 64 (the nearest multiple of 8 that divides the array), with 4 full lanes among it.
+PAPER = HardwareConfig(
+    name="paper", rows=128, columns=128, group=64, full_lanes=4, input_words=932067,
+    weight_words=8192, accumulator_words=131072, mask_words=131072, axi_bytes=1536,
+    near_data_bytes=6144,
+)  # fmt: skip
+PRESETS = {config.name: config for config in (NANO, EDGE, PAPER)}
+
+
+def preset(name: str) -> HardwareConfig:
+    """The named preset; raises ConfigError for an unknown name."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown config '{name}'; presets are {', '.join(PRESETS)}.")
+    return PRESETS[name]
