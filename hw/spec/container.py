@@ -1,0 +1,149 @@
+"""The program container: JSON and safetensors in one versioned, checksummed file (`.smk`).
+
+    8 bytes   magic "SIGNMASK"
+    4 bytes   format version, little-endian
+    8 bytes   length of the JSON header, then the header (UTF-8)
+    8 bytes   length of the safetensors block, then the block
+    32 bytes  SHA-256 of everything before it
+
+Nothing is unpickled. Writing goes through a temporary file, so that no half-written program stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from signmask.hw.spec.config import ConfigError, HardwareConfig
+from signmask.hw.spec.network import Network
+
+MAGIC = b"SIGNMASK"
+VERSION = 1
+
+
+class ProgramError(ValueError):
+    """A program file that cannot be used; the message names the file, the cause and the remedy."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled model.
+
+    tensors: the network's tensors by name. code: instruction words by phase ("dense", "delta"),
+    uint8 (instructions, isa.INSTRUCTION_BYTES). image: initial memory content, uint8, placed at
+    address 0. memory_map: regions as `memory_map.Region` dictionaries. report: the compiler's
+    per-layer table. source: where the fp32 model is found: kind (bundled, export, folder), path,
+    sha256. scheduler: diffusers scheduler config of the sampler.
+    """
+
+    config: HardwareConfig
+    network: Network
+    tensors: Mapping[str, np.ndarray]
+    batch: int
+    code: Mapping[str, np.ndarray] = field(default_factory=dict)
+    image: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    memory_map: tuple[dict[str, Any], ...] = ()
+    report: tuple[dict[str, Any], ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The whole file; identical programs give identical bytes."""
+        header = {
+            "config": self.config.to_json(),
+            "network": self.network.to_json(),
+            "batch": self.batch,
+            "memory_map": list(self.memory_map),
+            "report": list(self.report),
+            "source": dict(self.source),
+            "scheduler": dict(self.scheduler),
+        }
+        tensors = {f"network/{k}": np.ascontiguousarray(v) for k, v in self.tensors.items()}
+        tensors |= {f"code/{k}": np.ascontiguousarray(v) for k, v in self.code.items()}
+        tensors["image"] = self.image
+        text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+        block = save_tensors(tensors)
+        body = MAGIC + struct.pack("<IQ", VERSION, len(text)) + text
+        body += struct.pack("<Q", len(block)) + block
+        return body + hashlib.sha256(body).digest()
+
+    def save(self, path: Path) -> None:
+        """Write to `path` atomically; raises ProgramError if the folder cannot be written."""
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+                temporary = Path(stream.name)
+                stream.write(self.to_bytes())
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise ProgramError(
+                f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable."
+            ) from None
+
+    @classmethod
+    def load(cls, path: Path) -> Program:
+        """Read a program; raises ProgramError for a missing, truncated, altered or foreign file."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ProgramError(
+                f"cannot read program {path}: {error.strerror}; check the path."
+            ) from None
+        return cls.from_bytes(data, str(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "program") -> Program:
+        """Inverse of `to_bytes`; `name` is used in messages."""
+        again = "compile it again with 'signmask compile'."
+        if data[:8] != MAGIC:
+            raise ProgramError(f"{name} is not a signmask program (wrong magic); {again}")
+        if len(data) < 60:
+            raise ProgramError(f"{name} is truncated at {len(data)} bytes; {again}")
+        (version,) = struct.unpack_from("<I", data, 8)
+        if version != VERSION:
+            raise ProgramError(
+                f"{name} has format version {version}, this signmask reads {VERSION}; {again}"
+            )
+        (text_length,) = struct.unpack_from("<Q", data, 12)
+        at = 20 + text_length
+        if at + 8 + 32 > len(data):
+            raise ProgramError(f"{name} is truncated at {len(data)} bytes in its header; {again}")
+        (block_length,) = struct.unpack_from("<Q", data, at)
+        if at + 8 + block_length + 32 != len(data):
+            raise ProgramError(
+                f"{name} has {len(data)} bytes where its header states "
+                f"{at + 8 + block_length + 32}; it is truncated or padded, {again}"
+            )
+        if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+            raise ProgramError(f"{name} fails its SHA-256 checksum (bytes were altered); {again}")
+        try:
+            header = json.loads(data[20:at])
+            tensors = load_tensors(data[at + 8 : -32])
+            return cls(
+                config=HardwareConfig.from_json(header["config"]),
+                network=Network.from_json(header["network"]),
+                tensors={k[8:]: v for k, v in tensors.items() if k.startswith("network/")},
+                batch=header["batch"],
+                code={k[5:]: v for k, v in tensors.items() if k.startswith("code/")},
+                image=tensors["image"],
+                memory_map=tuple(header["memory_map"]),
+                report=tuple(header["report"]),
+                source=header["source"],
+                scheduler=header["scheduler"],
+            )
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            if isinstance(error, ConfigError):
+                raise ProgramError(f"{name}: {error}") from None
+            raise ProgramError(f"{name} has a malformed header ({error}); {again}") from None
