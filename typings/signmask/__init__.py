@@ -1,0 +1,1 @@
+../../signmask/__init__.py
