@@ -16,7 +16,8 @@ class HardwareConfig:
 
     Words: input scratchpad = one group of `group` 9-bit operands; weight scratchpad = one group of
     int8 weights for each of `columns` output channels; accumulator scratchpad = one group of int32;
-    mask scratchpad = one group of segment indices and correction codes.
+    mask scratchpad = one group of segment indices and correction codes; parameter
+    scratchpad = one group of 48-bit table entries.
     """
 
     name: str
@@ -30,6 +31,8 @@ class HardwareConfig:
     weight_words: int = 2048
     accumulator_words: int = 4096
     mask_words: int = 4096
+    parameter_words: int = 2048
+    row_words: int = 4096  # softmax reciprocals, one per query row
     axi_bytes: int = 16  # per cycle, read and write channels alike
     memory_latency: int = 100  # cycles from request to first beat
     near_data_bytes: int = 64  # per cycle, between the near-data engine and the memory banks
@@ -41,7 +44,7 @@ class HardwareConfig:
     def _check(self) -> None:
         positive = (
             "rows columns group full_lanes inlier_bits input_words weight_words accumulator_words "
-            "mask_words axi_bytes near_data_bytes frequency_mhz"
+            "mask_words parameter_words row_words axi_bytes near_data_bytes frequency_mhz"
         ).split()
         for field in positive:
             value = getattr(self, field)
