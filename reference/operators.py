@@ -1,0 +1,107 @@
+"""The operators of one network, built once and used by every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from signmask.hw.spec.network import Network
+from signmask.reference.layers import (
+    AttentionOperator,
+    DeltaEncoder,
+    EncodingOperator,
+    LinearOperator,
+    tensor_reader,
+)
+
+Observer = Callable[[str, str, Tensor], None]
+
+
+class Operators:
+    """Operators and per-step tables of a network by name, for one batch.
+
+    `producers` lists the linear operators that write each stream, `output` names the one that
+    writes the result. Raises ValueError where the network contradicts itself or lacks a tensor.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        tensors: Mapping[str, np.ndarray],
+        batch: int,
+        observer: Observer | None,
+        device: torch.device,
+    ) -> None:
+        self.network, self.batch, self.observer = network, batch, observer
+        read = tensor_reader(tensors, device)
+        self.tables = {
+            name: read(stream.table, network.steps, stream.channels)
+            for name, stream in network.streams.items()
+        }
+        self.linears = {
+            name: LinearOperator(linear, network.shape_of(linear.source), read)
+            for name, linear in network.linears.items()
+        }
+        self.encodings = {
+            name: EncodingOperator(encoding, network.steps, read)
+            for name, encoding in network.encodings.items()
+        }
+        self.attentions = {
+            name: AttentionOperator(attention, network.sources[attention.out], device)
+            for name, attention in network.attentions.items()
+        }
+        self.producers: dict[str, list[str]] = {name: [] for name in network.streams}
+        for name, linear in network.linears.items():
+            if linear.out:
+                self.producers[linear.out].append(name)
+        outputs = [name for name, linear in network.linears.items() if not linear.out]
+        self._check(outputs)
+        self.output = outputs[0]
+        self.encoders = self._make_encoders()
+
+    def _check(self, outputs: list[str]) -> None:
+        network = self.network
+        if len(outputs) != 1:
+            raise ValueError(
+                f"network '{network.name}' has {len(outputs)} output operators; it needs one."
+            )
+        known = {*network.encodings, *network.linears, *network.attentions}
+        if sorted(network.order) != sorted(known):
+            odd = sorted(known.symmetric_difference(network.order)) or ["a repeated name"]
+            raise ValueError(
+                f"the order of network '{network.name}' is not a list of each operator once "
+                f"(see '{odd[0]}'); compile it again."
+            )
+        if network.knobs.dataflow == "restore":
+            masked = [n for n, encoding in network.encodings.items() if encoding.mode == "mask"]
+            if masked:
+                raise ValueError(
+                    f"encoding '{masked[0]}' has mode mask in a restoring program; place it again."
+                )
+
+    def _make_encoders(self) -> dict[str, DeltaEncoder]:
+        network, knobs = self.network, self.network.knobs
+        shapes: dict[str, tuple[int, ...]] = {
+            name: (source.channels,) for name, source in network.sources.items()
+        }
+        for name, encoding in network.encodings.items():
+            shapes[name] = tuple(network.streams[s].channels for s in encoding.streams)
+            if sum(shapes[name]) != encoding.channels:
+                raise ValueError(
+                    f"encoding '{name}' has {encoding.channels} channels, its streams "
+                    f"{sum(shapes[name])}; compile the network again."
+                )
+        return {
+            name: DeltaEncoder(
+                shape, knobs.group, knobs.inlier_bits, knobs.full_lanes, knobs.overflow == "spill"
+            )
+            for name, shape in shapes.items()
+        }
+
+    def note(self, kind: str, name: str, value: Tensor) -> None:
+        """Show a tensor to the observer."""
+        if self.observer is not None:
+            self.observer(kind, name, value)

@@ -1,0 +1,290 @@
+"""Small random networks that are legal in every detail, with scales at which little saturates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from signmask.hw.spec.network import (
+    Attention,
+    CodeSource,
+    Encoding,
+    Knobs,
+    Linear,
+    Network,
+    Norm,
+    Stream,
+)
+
+CODE_DEVIATION = 40  # typical standard deviation of codes
+Z_FRACTION = 12  # fraction bits of a normalised z
+Z_SHIFT = 12  # further fraction bits of A and B
+CODE_SHIFT = 20
+ACTIVATION_UNIT = 5 / 255  # real value of a code behind an activation
+MULTIPLIER_BITS = 14
+
+Built = tuple[Network, dict[str, np.ndarray]]
+
+
+class NetworkBuilder:
+    """Adds operators in execution order; a stream must be added before what writes it."""
+
+    def __init__(self, name: str, seed: int, steps: int, knobs: Knobs) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.name, self.steps, self.knobs = name, steps, knobs
+        self.tensors: dict[str, np.ndarray] = {}
+        self.streams: dict[str, Stream] = {}
+        self.encodings: dict[str, Encoding] = {}
+        self.sources: dict[str, CodeSource] = {}
+        self.linears: dict[str, Linear] = {}
+        self.attentions: dict[str, Attention] = {}
+        self.order: list[str] = []
+        self.deviation = CODE_DEVIATION << knobs.grid_bits  # of a stream, in grid steps
+
+    def _put(self, name: str, values: object, dtype: type = np.int64) -> str:
+        array = np.asarray(values)
+        if np.issubdtype(dtype, np.integer):
+            array = np.rint(array)
+        self.tensors[name] = array.astype(dtype)
+        return name
+
+    def source(self, name: str, channels: int, height: int, width: int, zero: int = 0) -> str:
+        mode = "dense" if self.knobs.dataflow == "dense" else "restore"
+        self.sources[name] = CodeSource(
+            name, channels, height, width, 1 / CODE_DEVIATION, zero, mode, "no stream behind it"
+        )
+        return name
+
+    def stream(
+        self, name: str, channels: int, height: int, width: int, adds: tuple[str, ...] = (),
+        bits: int = 16,
+    ) -> str:  # fmt: skip
+        bias = self.rng.normal(0, 0.2, channels)
+        walk = np.cumsum(self.rng.normal(0, 0.03, (self.steps, channels)), 0)
+        table = self._put(f"{name}.table", (bias + walk) * self.deviation, np.int32)
+        delta_bits = 3 + self.knobs.grid_bits
+        self.streams[name] = Stream(
+            name, channels, height, width, 1 / self.deviation, table, adds, bits, delta_bits
+        )
+        return name
+
+    def linear(
+        self, name: str, source: str, out: str = "", channels: int = 0, kernel: int = 3,
+        stride: int = 1, padding: int | None = None, upsample: int = 1,
+    ) -> str:  # fmt: skip
+        given = self.encodings.get(source) or self.sources[source]
+        padding = kernel // 2 if padding is None else padding
+        if out:
+            stream = self.streams[out]
+            channels, height, width = stream.channels, stream.height, stream.width
+        else:
+            height, width = given.height, given.width
+        taps = kernel * kernel * given.channels
+        weight = self.rng.normal(0, 30, (channels, kernel, kernel, given.channels))
+        weight = np.clip(np.rint(weight), -127, 127)
+        self._put(f"{name}.weight", weight, np.int8)
+        folded = given.zero * weight.sum((1, 2, 3))
+        multiplier, shift = "", 0
+        if out:
+            ratio = self.deviation / (30 * CODE_DEVIATION * taps**0.5)
+            shift = MULTIPLIER_BITS - int(np.ceil(np.log2(ratio)))
+            values = np.rint(ratio * 2.0**shift * self.rng.uniform(0.5, 1, channels))
+            multiplier = self._put(f"{name}.multiplier", values)
+            table = self.tensors[self.streams[out].table]
+            table -= np.rint(folded * values / 2.0**shift).astype(np.int32)
+        else:
+            scale = np.full(channels, 1 / (30 * CODE_DEVIATION * taps**0.5))
+            self._put("output_scale", scale, np.float64)
+            self._put("output_table", np.tile(-folded * scale, (self.steps, 1)), np.float64)
+        self.linears[name] = Linear(
+            name, source, out, f"{name}.weight", multiplier, shift, kernel, stride, padding,
+            upsample, channels, height, width, height * width * channels * taps,
+        )  # fmt: skip
+        self.order.append(name)
+        return name
+
+    def encoding(
+        self, name: str, streams: tuple[str, ...], groups: int = 0, activation: str = "",
+        stat_shift: int = 0,
+    ) -> str:  # fmt: skip
+        """`groups` 0: no norm. `activation`: "" (one segment), "relu" or "silu"."""
+        first = self.streams[streams[0]]
+        channels = sum(self.streams[s].channels for s in streams)
+        norm, z_unit = None, self.deviation
+        if groups:
+            norm = self._norm(name, first, channels, groups, stat_shift)
+            z_unit = 1 << Z_FRACTION
+        else:
+            self._put(f"{name}.a", 2.0**Z_SHIFT * self.rng.uniform(0.9, 1.1, channels))
+            self._put(f"{name}.b", 2.0**Z_SHIFT * self.rng.normal(0, z_unit / 20, channels))
+        unit = ACTIVATION_UNIT if activation else 1 / CODE_DEVIATION
+        zero = -100 if activation else int(self.rng.integers(-6, 6))
+        breaks, slopes, intercepts = _segments(activation, self.knobs.mask_bits)
+        self._put(f"{name}.breaks", breaks * z_unit)
+        self._put(f"{name}.slopes", slopes / unit / z_unit * 2.0**CODE_SHIFT)
+        self._put(f"{name}.intercepts", (intercepts / unit + zero) * 2.0**CODE_SHIFT)
+        self.encodings[name] = Encoding(
+            name, streams, channels, first.height, first.width, unit, zero, Z_SHIFT, CODE_SHIFT,
+            f"{name}.breaks", f"{name}.slopes", f"{name}.intercepts", norm,
+            "" if groups else f"{name}.a", "" if groups else f"{name}.b",
+            mode=self.knobs.dataflow, reason="whole network",
+        )  # fmt: skip
+        self.order.append(name)
+        return name
+
+    def _norm(self, name: str, first: Stream, channels: int, groups: int, stat_shift: int) -> Norm:
+        rng, steps, repeat = self.rng, self.steps, channels // groups
+        count = repeat * first.height * first.width
+        gamma, beta = rng.uniform(0.7, 1.3, channels), rng.normal(0, 0.2, channels)
+        gain_fraction, unit = 12, 2.0 ** (Z_FRACTION + Z_SHIFT)
+        spread = np.exp(np.cumsum(rng.normal(0, 0.03, (steps, groups)), 0))
+        mean = np.cumsum(rng.normal(0, self.deviation / 50, (steps, groups)), 0)
+        a = gamma / (self.deviation * np.repeat(spread, repeat, 1)) * unit
+        return Norm(
+            groups, count, max(1, round(1e-5 * (count * self.deviation) ** 2 / 4**stat_shift)),
+            gain_fraction + 46 - Z_FRACTION - Z_SHIFT + stat_shift, 8 - stat_shift, stat_shift,
+            gain=self._put(f"{name}.gain", gamma * count * 2.0**gain_fraction),
+            offset=self._put(f"{name}.offset", beta * unit),
+            cal_mean=self._put(f"{name}.cal_mean", mean * 2.0 ** (8 - stat_shift)),
+            cal_inverse=self._put(f"{name}.cal_inverse", 2**14 / spread),
+            cal_sigma=self._put(f"{name}.cal_sigma", 2**14 * spread),
+            cal_a=self._put(f"{name}.cal_a", a),
+            cal_b=self._put(f"{name}.cal_b", beta * unit - a * np.repeat(mean, repeat, 1)),
+        )  # fmt: skip
+
+    def attention(self, name: str, q: str, k: str, v: str, out: str, heads: int) -> str:
+        """`out` becomes a code source shaped like the stream q."""
+        stream = self.streams[q]
+        self.source(out, stream.channels, stream.height, stream.width, zero=3)
+        shift = 12 + self.knobs.grid_bits
+        dimension = (stream.channels // heads) ** 0.5
+        self.attentions[name] = Attention(
+            name, q, k, v, out, heads, 4096, shift, 4000, shift, 4200, shift,
+            round(46 / (dimension * CODE_DEVIATION**2) * 2**20), 20, 12000, 13 + 15,
+        )  # fmt: skip
+        self.order.append(name)
+        return out
+
+    def build(self) -> Built:
+        network = Network(
+            self.name, self.steps, tuple(range(10 * self.steps, 0, -10)), next(iter(self.sources)),
+            "output_scale", "output_table", tuple(self.order), self.knobs, self.streams,
+            self.encodings, self.sources, self.linears, self.attentions,
+        )  # fmt: skip
+        return network, self.tensors
+
+
+def _segments(activation: str, mask_bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Breaks, slopes and intercepts of the activation in real units."""
+    if not activation:
+        return np.zeros(0), np.ones(1), np.zeros(1)
+    count = 1 << mask_bits
+    breaks = np.linspace(-3, 3, count - 1) if count > 2 else np.zeros(1)
+    knots = np.concatenate([[-8.0], breaks, [8.0]])
+    values = np.maximum(knots, 0) if activation == "relu" else knots / (1 + np.exp(-knots))
+    slopes = np.diff(values) / np.diff(knots)
+    return breaks, slopes, values[:-1] - slopes * knots[:-1]
+
+
+def minimal(seed: int = 0, knobs: Knobs | None = None, steps: int = 4, size: int = 4) -> Built:
+    """Two convolutions with a ReLU between them; neither channel count fills a group of 16."""
+    b = NetworkBuilder("minimal", seed, steps, knobs or Knobs())
+    b.source("input", 3, size, size)
+    b.stream("hidden", 20, size, size)
+    b.linear("conv_in", "input", "hidden")
+    b.encoding("relu", ("hidden",), activation="relu")
+    b.linear("conv_out", "relu", channels=3)
+    return b.build()
+
+
+def residual(seed: int = 0, knobs: Knobs | None = None, steps: int = 4, size: int = 6) -> Built:
+    """Norm, segmented SiLU, a residual add and a 32-bit stream; all channels fill their groups."""
+    b = NetworkBuilder("residual", seed, steps, knobs or Knobs())
+    b.source("input", 16, size, size)
+    b.stream("stem", 32, size, size, bits=32)
+    b.linear("conv_in", "input", "stem")
+    b.encoding("act_1", ("stem",), groups=4, activation="silu")
+    b.stream("body", 16, size, size)
+    b.linear("conv_1", "act_1", "body")
+    b.encoding("act_2", ("body",), groups=8, activation="silu", stat_shift=2)
+    b.stream("joined", 32, size, size, adds=("stem",), bits=32)
+    b.linear("conv_2", "act_2", "joined")
+    b.encoding("act_out", ("joined",), groups=4, activation="silu")
+    b.linear("conv_out", "act_out", channels=16)
+    return b.build()
+
+
+def unet(
+    seed: int = 0, knobs: Knobs | None = None, steps: int = 5, size: int = 8,
+    channels: tuple[int, int] = (24, 40),
+) -> Built:  # fmt: skip
+    """Everything at once: residuals, a concat of unequal streams, stride 2, attention, upsampling.
+
+    The default channels need padding at the end and in the middle of the concat.
+    """
+    narrow, wide = channels
+    half = size // 2
+    b = NetworkBuilder("unet", seed, steps, knobs or Knobs())
+    b.source("input", 4, size, size)
+    b.stream("stem", narrow, size, size)
+    b.linear("conv_in", "input", "stem")
+    b.encoding("act_1", ("stem",), groups=4, activation="silu")
+    b.stream("down_1", narrow, size, size)
+    b.linear("conv_1", "act_1", "down_1")
+    b.encoding("act_2", ("down_1",), groups=4, activation="silu")
+    b.stream("skip", narrow, size, size, adds=("stem",))
+    b.linear("conv_2", "act_2", "skip")
+    b.encoding("plain_down", ("skip",))
+    b.stream("middle", wide, half, half)
+    b.linear("conv_down", "plain_down", "middle", stride=2)
+    b.encoding("normed", ("middle",), groups=8)
+    for part in "qkv":
+        b.stream(part, wide, 1, half * half)
+        b.linear(f"to_{part}", "normed", part, kernel=1)
+    b.attention("attend", "q", "k", "v", "attended", heads=2)
+    b.stream("mixed", wide, half, half, adds=("middle",))
+    b.linear("to_out", "attended", "mixed", kernel=1)
+    b.encoding("plain_up", ("mixed",))
+    b.stream("up", wide, size, size)
+    b.linear("conv_up", "plain_up", "up", upsample=2)
+    b.encoding("act_3", ("up", "skip"), groups=4, activation="silu")
+    b.encoding("plain_join", ("up", "skip"))
+    b.stream("last", narrow, size, size)
+    b.linear("conv_3", "act_3", "last")
+    b.linear("shortcut", "plain_join", "last", kernel=1)
+    b.encoding("act_out", ("last",), groups=4, activation="silu")
+    b.linear("conv_out", "act_out", channels=4)
+    return b.build()
+
+
+NETWORKS = {"minimal": minimal, "residual": residual, "unet": unet}
+
+
+def with_knobs(built: Built, **knobs: object) -> Built:
+    """The same network and tensors under other knobs that need no other tensors (not mask_bits or
+    grid_bits); encodings follow the dataflow."""
+    network, tensors = built
+    chosen = replace(network.knobs, **knobs)  # type: ignore[arg-type]
+    flow = chosen.dataflow
+    return replace(
+        network,
+        knobs=chosen,
+        encodings={n: replace(e, mode=flow) for n, e in network.encodings.items()},
+        sources={
+            n: replace(s, mode="dense" if flow == "dense" else "restore")
+            for n, s in network.sources.items()
+        },
+    ), tensors
+
+
+def input_codes(network: Network, batch: int, seed: int = 0, change: float = 0.1) -> np.ndarray:
+    """int8 (steps, batch, height, width, channels) of slowly changing input."""
+    rng = np.random.default_rng(seed)
+    source = network.sources[network.input]
+    shape = (batch, source.height, source.width, source.channels)
+    values = [rng.normal(size=shape)]
+    for _ in range(network.steps - 1):
+        values.append(values[-1] * (1 - change**2) ** 0.5 + change * rng.normal(size=shape))
+    codes = np.rint(np.stack(values) * CODE_DEVIATION) + source.zero
+    return np.clip(codes, -128, 127).astype(np.int8)
