@@ -1,0 +1,1 @@
+"""Lowering of a quantised network to instructions: layout, scratchpads, tokens, emission."""

@@ -1,0 +1,222 @@
+"""What the emission of one phase keeps track of: instructions, scratchpads, resident tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from signmask.compiler.backend.builder import ProgramBuilder
+from signmask.compiler.backend.layout import Layout, delta_bytes
+from signmask.compiler.backend.scratchpad import Block, Scratchpad
+from signmask.compiler.errors import CompileError
+from signmask.hw.spec.isa import Step, Traffic
+from signmask.hw.spec.network import Stream
+
+Phase = Literal["dense", "delta"]
+CHUNK_WORDS = 64  # smallest piece of a layer that is worth an instruction of its own
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Planes [first, first + planes) of a stream, processed by one set of instructions."""
+
+    first: int
+    planes: int
+
+
+@dataclass
+class Context:
+    """State of the emission of one phase of one program."""
+
+    layout: Layout
+    phase: Phase
+    must_store: frozenset[str]  # streams that need a copy in memory (dense and restore)
+    builder: ProgramBuilder = field(default_factory=ProgramBuilder)
+    resident: dict[str, Block] = field(default_factory=dict)
+    operands: dict[str, Block] = field(default_factory=dict)
+    sums: dict[str, Block] = field(default_factory=dict)
+    evicted: set[str] = field(default_factory=set)
+    next_use: dict[str, list[int]] = field(default_factory=dict)
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        config = self.layout.config
+        self.pads = {
+            "input": Scratchpad("input", config.input_words),
+            "weight": Scratchpad("weight", config.weight_words),
+            "accumulator": Scratchpad("accumulator", config.accumulator_words),
+            "mask": Scratchpad("mask", config.mask_words),
+            "parameter": Scratchpad("parameter", config.parameter_words),
+            "row": Scratchpad("row", config.row_words),
+        }
+
+    @property
+    def dataflow(self) -> str:
+        """The program's dataflow preset."""
+        return self.layout.network.knobs.dataflow
+
+    @property
+    def masked(self) -> bool:
+        """This phase works on deltas of streams."""
+        return self.phase == "delta" and self.dataflow == "mask"
+
+    @property
+    def restoring(self) -> bool:
+        """This phase adds delta accumulators to those of the last step."""
+        return self.phase == "delta" and self.dataflow == "restore"
+
+    @property
+    def keeps_state(self) -> bool:
+        """A differential step may follow."""
+        return self.dataflow != "dense"
+
+    def allocate(self, space: str, words: int, what: str) -> Block:
+        """A scratchpad block; evicts resident streams; raises CompileError where nothing helps."""
+        pad = self.pads[space]
+        while (block := pad.allocate(words)) is None:
+            if space != "accumulator" or not self._evict():
+                raise CompileError(
+                    f"{what} needs {words} words of the {space} scratchpad of config "
+                    f"'{self.layout.config.name}' and at most {pad.largest_gap()} of {pad.words} "
+                    f"are free; lower --batch (now {self.layout.batch}) or raise {space}_words."
+                )
+        return block
+
+    def free(self, block: Block) -> None:
+        """Give a block back after its last use was emitted."""
+        self.pads[block.space].free(block)
+
+    def _evict(self) -> bool:
+        """Drop the resident stream whose next use is farthest; False if none may be dropped."""
+        candidates = [
+            (self.next_use[name][0], name)
+            for name in self.resident
+            if self.next_use[name] and self.next_use[name][0] > self.position
+        ]
+        if not candidates:
+            return False
+        name = max(candidates)[1]
+        self.evicted.add(name)
+        self.free(self.resident.pop(name))
+        return True
+
+    def advance(self, position: int) -> None:
+        """Go on to plan entry `position`; streams without a later use leave the scratchpad."""
+        self.position = position
+        for name, uses in self.next_use.items():
+            while uses and uses[0] < position:
+                uses.pop(0)
+            if not uses and name in self.resident:
+                self.free(self.resident.pop(name))
+
+    def chunks(self, stream: Stream) -> list[Chunk]:
+        """The pieces in which a stream is produced, stored and compressed."""
+        layout = self.layout
+        step = layout.block_planes()
+        words = layout.plane_words(stream)
+        size = step
+        planes = layout.planes(stream.channels)
+        while size * words < CHUNK_WORDS and size < planes:
+            size += step
+        return [Chunk(at, min(size, planes - at)) for at in range(0, planes, size)]
+
+    def lanes(self, channels: int, chunk: Chunk) -> int:
+        """Valid channels in the last plane of a chunk."""
+        group = self.layout.group
+        return min(group, channels - (chunk.first + chunk.planes - 1) * group)
+
+    def memory(self, region: str, offset: int = 0, size: int | None = None) -> Block:
+        """Bytes of a memory region, for dependencies."""
+        whole = self.layout.map[region].size
+        return Block(f"memory/{region}", offset, whole - offset if size is None else size)
+
+    def load_parameters(
+        self, region: str, words: int, entry_bytes: int, step: Step = Step.NONE, stride: int = 0
+    ) -> Block:
+        """Load table words into a new parameter block."""
+        block = self.allocate("parameter", words, f"table {region}")
+        self.builder.emit(
+            "LOAD_PARAMETERS",
+            {
+                "address": self.layout.address(region), "stride": stride, "step": step,
+                "words": words, "entry_bytes": entry_bytes, "parameter": block.start,
+            },
+            reads=[self.memory(region)],
+            writes=[block],
+        )  # fmt: skip
+        return block
+
+    def load_raw(
+        self, region: str, first_word: int, target: Block, entry_bytes: int, kind: Traffic
+    ) -> None:
+        """Load words of raw integers of a region into an accumulator block."""
+        offset = first_word * self.layout.group * entry_bytes
+        size = target.words * self.layout.group * entry_bytes
+        self.builder.emit(
+            "LOAD_RAW",
+            {
+                "address": self.layout.address(region) + offset, "words": target.words,
+                "entry_bytes": entry_bytes, "accumulator": target.start, "kind": kind,
+            },
+            reads=[self.memory(region, offset, size)],
+            writes=[target],
+        )  # fmt: skip
+
+    def store_raw(
+        self, region: str, first_word: int, block: Block, entry_bytes: int, kind: Traffic
+    ) -> None:
+        """Store accumulator words as raw integers."""
+        offset = first_word * self.layout.group * entry_bytes
+        size = block.words * self.layout.group * entry_bytes
+        self.builder.emit(
+            "STORE_RAW",
+            {
+                "address": self.layout.address(region) + offset, "words": block.words,
+                "entry_bytes": entry_bytes, "accumulator": block.start, "kind": kind,
+            },
+            reads=[block],
+            writes=[self.memory(region, offset, size)],
+        )  # fmt: skip
+
+    def delta_location(self, stream: Stream, chunk: Chunk) -> tuple[dict[str, int], Block]:
+        """Address fields of a chunk's compressed dy and its bytes for dependencies."""
+        layout = self.layout
+        words = layout.plane_words(stream)
+        first, count = chunk.first * words, chunk.planes * words
+        offset = delta_bytes(first, layout.group, stream.delta_bits)
+        region = f"dy/{stream.name}"
+        fields = {
+            "address": layout.address(region) + offset,
+            "list": layout.address(f"dy_list/{stream.name}")
+            + first * layout.group * layout.y_bytes(stream),
+            "words": count,
+            "inlier_bits": stream.delta_bits,
+            "wide_bytes": layout.y_bytes(stream),
+        }
+        size = delta_bytes(count, layout.group, stream.delta_bits)
+        return fields, self.memory(region, offset, size)
+
+    def fetch(self, stream: Stream, chunk: Chunk) -> tuple[Block, bool]:
+        """Accumulator words of a chunk (dy in a mask step, else y): resident, or loaded into a
+        temporary block (True) that the caller frees."""
+        words = self.layout.plane_words(stream)
+        if stream.name in self.resident:
+            block = self.resident[stream.name]
+            return block.part(chunk.first * words, chunk.planes * words), False
+        target = self.allocate(
+            "accumulator", chunk.planes * words, f"stream '{stream.name}' read again"
+        )
+        if self.masked:
+            fields, source = self.delta_location(stream, chunk)
+            self.builder.emit(
+                "LOAD_DELTAS",
+                fields | {"to_mask": 0, "buffer": target.start, "kind": Traffic.SPILLS},
+                reads=[source],
+                writes=[target],
+            )
+        else:
+            self.load_raw(
+                f"y/{stream.name}", chunk.first * words, target,
+                self.layout.y_bytes(stream), Traffic.RAW,
+            )  # fmt: skip
+        return target, True
