@@ -111,7 +111,9 @@ def masked_delta(dz: int, slope: int, code_shift: int, residue: int, carry_bits:
     return shift_round(slope * dz, code_shift - carry_bits) + residue
 
 
-def encode_group(deltas: Sequence[int], inlier_bits: int, full_lanes: int, spill: bool) -> list[int]:
+def encode_group(
+    deltas: Sequence[int], inlier_bits: int, full_lanes: int, spill: bool
+) -> list[int]:
     """What a group of consecutive channels really sends: the leftmost `full_lanes` outliers stay
     wide, later ones are clipped to the inlier range, or kept at the price of cycles (`spill`)."""
     low, high = -(1 << (inlier_bits - 1)), (1 << (inlier_bits - 1)) - 1
@@ -136,9 +138,7 @@ def exponential_table() -> list[int]:
     """round(127 * exp(-i / 46)), i = 0..255, as fixed integers of the specification."""
     from math import exp
 
-    return [
-        int(127 * exp(-i / SOFTMAX_STEPS_PER_E) + 0.5) for i in range(SOFTMAX_ENTRIES)
-    ]
+    return [int(127 * exp(-i / SOFTMAX_STEPS_PER_E) + 0.5) for i in range(SOFTMAX_ENTRIES)]
 
 
 def softmax_row(
@@ -152,9 +152,7 @@ def softmax_row(
     return codes, (1 << RECIPROCAL_FRACTION) // sum(codes)
 
 
-def attention_code(
-    product: int, reciprocal: int, multiplier: int, shift: int, zero: int
-) -> int:
+def attention_code(product: int, reciprocal: int, multiplier: int, shift: int, zero: int) -> int:
     """int8 code of one attention output: product of softmax codes and V, normalised, requantised."""
     mean = shift_round(product * reciprocal, RECIPROCAL_FRACTION - SOFTMAX_FRACTION)
     return saturate(requantise(mean, multiplier, shift) + zero, 8)
