@@ -1,0 +1,49 @@
+"""Errors of the compiler: each message is one sentence with cause, place and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class CompileError(ValueError):
+    """The model, the calibration or the knobs cannot be compiled."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One operator that the accelerator does not execute.
+
+    `line` is the user's source line ("file:line in function") or an empty string.
+    """
+
+    operator: str
+    node: str
+    line: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"'{self.node}'" + (f" at {self.line}" if self.line else "")
+        return f"{self.operator} {place}: {self.reason}; {self.remedy}"
+
+
+class UnsupportedOperators(CompileError):
+    """All operators of a model that cannot be compiled, found before any work is done."""
+
+    def __init__(self, rejections: Sequence[Rejection]) -> None:
+        self.rejections = tuple(rejections)
+        listed = " | ".join(str(r) for r in self.rejections)
+        super().__init__(f"{len(self.rejections)} unsupported operator(s): {listed}.")
+
+
+def source_line(stack_trace: str | None) -> str:
+    """The innermost line of a torch.export stack trace outside torch itself, as
+    "file:line in function"; empty where there is none."""
+    found = ""
+    for text in (stack_trace or "").splitlines():
+        if text.strip().startswith('File "'):
+            file, line, function = text.strip()[6:].replace('"', "").split(", ", 2)
+            if "/torch/" not in file:
+                found = f"{file}:{line.removeprefix('line ')} {function}"
+    return found

@@ -1,0 +1,184 @@
+"""The compiler's two graphs, both networkx DiGraphs whose nodes carry an `op` object.
+
+`CallGraph` holds the operators of an exported program; `TensorGraph` holds streams, encodings,
+linear operators and attentions, in real numbers, with every shape channels-last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import networkx as nx
+import numpy as np
+import torch
+
+Activation = Literal["identity", "silu", "relu"]
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A use of another node's result among the arguments of a call."""
+
+    name: str
+
+
+@dataclass
+class Call:
+    """One node of a CallGraph: `target` is None for inputs and parameters."""
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shape: tuple[int, ...]
+    trace: str = ""
+
+    @property
+    def operator(self) -> str:
+        """Name without overload, for example 'aten.conv2d'."""
+        return "" if self.target is None else str(self.target).rsplit(".", 1)[0]
+
+
+@dataclass
+class CallGraph:
+    """Operators of an exported program; `parameters` hold every lifted tensor by node name."""
+
+    graph: nx.DiGraph
+    parameters: dict[str, torch.Tensor]
+    sample: str
+    timestep: str
+    timestep_example: torch.Tensor
+    output: str
+
+    def call(self, name: str) -> Call:
+        """The operator of a node."""
+        return self.graph.nodes[name]["op"]
+
+
+def refs(value: Any) -> Iterator[str]:
+    """Names used anywhere inside (nested) arguments."""
+    if isinstance(value, Ref):
+        yield value.name
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from refs(item)
+    elif isinstance(value, dict):
+        yield from refs(list(value.values()))
+
+
+def substitute(value: Any, replace: Any) -> Any:
+    """Arguments with each Ref replaced by replace(name)."""
+    if isinstance(value, Ref):
+        return replace(value.name)
+    if isinstance(value, (list, tuple)):
+        return type(value)(substitute(item, replace) for item in value)
+    if isinstance(value, dict):
+        return {key: substitute(item, replace) for key, item in value.items()}
+    return value
+
+
+@dataclass
+class InputOp:
+    """The network's input: codes given by the host."""
+
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass
+class StreamOp:
+    """Raw tensor: sum of Linear results, of `adds`, and of `table` (steps, channels) float64."""
+
+    channels: int
+    height: int
+    width: int
+    table: np.ndarray
+    adds: list[str] = field(default_factory=list)
+    linears: list[str] = field(default_factory=list)
+
+
+@dataclass
+class NormOp:
+    """Group normalisation with scale `weight` and `bias`, float64 (channels,)."""
+
+    groups: int
+    epsilon: float
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass
+class EncodingOp:
+    """Concatenated streams, optionally normalised, then activated; quantised to int8 codes."""
+
+    streams: tuple[str, ...]
+    channels: int
+    height: int
+    width: int
+    norm: NormOp | None = None
+    activation: Activation = "identity"
+
+
+@dataclass
+class LinearOp:
+    """Convolution of an encoding or source; `weight` float32 (out, in, kernel, kernel). `out` is a
+    stream, or empty for the network's output, whose (steps, channels) offset is `table`."""
+
+    source: str
+    out: str
+    weight: np.ndarray
+    stride: int = 1
+    padding: int = 0
+    upsample: int = 1
+    table: np.ndarray | None = None
+
+
+@dataclass
+class AttentionOp:
+    """softmax(scale * Q K^T) V over all positions of the streams q, k, v; itself a code source."""
+
+    q: str
+    k: str
+    v: str
+    heads: int
+    scale: float
+    channels: int
+    height: int
+    width: int
+
+
+TensorOp = InputOp | StreamOp | EncodingOp | LinearOp | AttentionOp
+
+
+@dataclass
+class TensorGraph:
+    """Fused network in real numbers; edges follow the data, node names are unique."""
+
+    graph: nx.DiGraph
+    input: str
+    output: str
+    timesteps: tuple[int, ...]
+
+    def op(self, name: str) -> Any:
+        """The operator of a node."""
+        return self.graph.nodes[name]["op"]
+
+    def of(self, kind: type) -> list[tuple[str, Any]]:
+        """All (name, op) of one kind, in execution order."""
+        return [(n, self.op(n)) for n in self.order() if isinstance(self.op(n), kind)]
+
+    def order(self) -> list[str]:
+        """Execution order: topological, ties by the order of insertion (deterministic)."""
+        rank = {name: i for i, name in enumerate(self.graph)}
+        return list(nx.lexicographical_topological_sort(self.graph, key=rank.__getitem__))
+
+    def out_size(self, linear: LinearOp) -> tuple[int, int]:
+        """(height, width) of a linear operator's result."""
+        source = self.op(linear.source)
+        kernel = linear.weight.shape[2]
+        return tuple(  # type: ignore[return-value]
+            (size * linear.upsample + 2 * linear.padding - kernel) // linear.stride + 1
+            for size in (source.height, source.width)
+        )

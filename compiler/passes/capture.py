@@ -1,0 +1,206 @@
+"""Capture. Needs: a torch module, an ExportedProgram or the path of a .pt2 file. Guarantees: a
+CallGraph of ATen operators with finite parameters; nothing of a file was unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+from torch.export import ExportedProgram
+
+from signmask.compiler.errors import CompileError
+from signmask.compiler.graph import Call, CallGraph, Ref, refs
+
+
+def capture(model: Any, example_inputs: tuple[torch.Tensor, torch.Tensor] | None) -> CallGraph:
+    """Export `model`, called as model(sample, timestep); raises CompileError."""
+    if isinstance(model, (str, Path)):
+        program = load_archive(Path(model))
+    elif isinstance(model, ExportedProgram):
+        program = model
+    elif isinstance(model, torch.nn.Module):
+        program = _export(model, example_inputs)
+    else:
+        raise CompileError(
+            f"cannot compile a {type(model).__name__}; give a torch.nn.Module, an ExportedProgram "
+            "or the path of a .pt2 file."
+        )
+    with _quiet():
+        return _to_graph(program.run_decompositions({}))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torch.export's own deprecation notes, which no user can act upon."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def default_example(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Example inputs of a diffusers-style module from its config; raises CompileError."""
+    config = getattr(model, "config", None)
+    channels, size = getattr(config, "in_channels", None), getattr(config, "sample_size", None)
+    if not channels or not size:
+        raise CompileError(
+            f"{type(model).__name__} does not state its input shape; pass "
+            "example_inputs=(sample, timestep)."
+        )
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.zeros(1, channels, height, width), torch.tensor([1])
+
+
+def _export(model: torch.nn.Module, example: tuple | None) -> ExportedProgram:
+    inputs = example if example is not None else default_example(model)
+    training = model.training
+    model.eval()
+    try:
+        with _quiet():
+            return torch.export.export(model, tuple(inputs), strict=False)
+    except Exception as error:  # torch.export raises many unrelated types
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CompileError(
+            f"torch.export cannot trace {type(model).__name__} ({first.rstrip('.')}); make its "
+            "forward(sample, timestep) free of data-dependent control flow."
+        ) from error
+    finally:
+        model.train(training)
+
+
+def load_archive(path: Path) -> ExportedProgram:
+    """Read a .pt2 file without unpickling anything from it; raises CompileError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CompileError(
+            f"cannot read '{path}' ({error.strerror}); check the path and its permissions."
+        ) from None
+    try:
+        _refuse_pickles(content, path)
+        logging.getLogger("torch.export.pt2_archive._package").setLevel(logging.ERROR)
+        with _quiet():
+            return torch.export.load(io.BytesIO(content))
+    except CompileError:
+        raise
+    except Exception as error:  # a damaged archive fails anywhere inside torch's reader
+        raise CompileError(
+            f"'{path}' is not an intact .pt2 archive ({type(error).__name__}); write it again with "
+            "torch.export.save."
+        ) from error
+
+
+def _refuse_pickles(content: bytes, path: Path) -> None:
+    """torch.export.load falls back to the full unpickler and evaluates symbolic shapes, both of
+    which execute code from the file: check first that neither can happen."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile("checksum")
+        names = archive.namelist()
+        if not any(n.endswith("/models/model.json") for n in names):
+            raise CompileError(
+                f"'{path}' has no models/model.json and is of the old .pt2 format, which needs "
+                "unpickling; write it again with torch.export.save of torch 2.13 or later."
+            )
+        for name in names:
+            if name.endswith("_config.json"):
+                entries = json.loads(archive.read(name)).get("config", {})
+                pickled = [key for key, entry in entries.items() if entry.get("use_pickle")]
+                if pickled:
+                    raise CompileError(
+                        f"'{path}' stores '{pickled[0]}' as a pickle, which could execute code; "
+                        "export the model with plain dense tensors only."
+                    )
+            elif "/models/" in name and b'"expr_str"' in archive.read(name):
+                raise CompileError(
+                    f"'{path}' has symbolic shapes; export the model with fixed shapes."
+                )
+            elif "/sample_inputs/" in name or name.endswith(".pt"):
+                try:
+                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+                except Exception:
+                    raise CompileError(
+                        f"'{path}' has example inputs that are not plain tensors ('{name}'); export "
+                        "the model with tensors as example inputs."
+                    ) from None
+
+
+def _to_graph(program: ExportedProgram) -> CallGraph:
+    signature = program.graph_signature
+    lifted = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    constants = signature.inputs_to_lifted_tensor_constants
+    graph = nx.DiGraph()
+    parameters: dict[str, torch.Tensor] = {}
+    inputs: list[str] = []
+    output = ""
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            if node.name in lifted or node.name in constants:
+                key = lifted.get(node.name) or constants[node.name]
+                tensor = program.state_dict.get(key, program.constants.get(key))
+                if tensor is None:
+                    raise CompileError(f"the exported program lacks '{key}'; export it again.")
+                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                    raise CompileError(
+                        f"tensor '{key}' holds NaN or infinity; repair the weights before compiling."
+                    )
+                parameters[node.name] = tensor.detach()
+            else:
+                inputs.append(node.name)
+        if node.op == "output":
+            results = [r for r in _nodes(node.args) if r]
+            if len(results) != 1:
+                raise CompileError(
+                    f"the model returns {len(results)} tensors; make forward return the predicted "
+                    "noise alone."
+                )
+            output = results[0]
+            continue
+        value = node.meta.get("val")
+        graph.add_node(
+            node.name,
+            op=Call(
+                target=node.target if node.op == "call_function" else None,
+                args=_convert(node.args),
+                kwargs=_convert(dict(node.kwargs)),
+                shape=tuple(value.shape) if isinstance(value, torch.Tensor) else (),
+                trace=node.meta.get("stack_trace") or "",
+            ),
+        )
+        for name in refs((_convert(node.args), _convert(dict(node.kwargs)))):
+            graph.add_edge(name, node.name)
+    if not inputs or len(inputs) > 2:
+        raise CompileError(
+            f"the model takes {len(inputs)} inputs; its forward must be forward(sample, timestep)."
+        )
+    timestep = inputs[1] if len(inputs) == 2 else ""
+    example = torch.ones(1, dtype=torch.int64)
+    for node in program.graph.nodes:
+        if node.name == timestep and isinstance(node.meta.get("val"), torch.Tensor):
+            example = torch.ones(tuple(node.meta["val"].shape), dtype=node.meta["val"].dtype)
+    return CallGraph(graph, parameters, inputs[0], timestep, example, output)
+
+
+def _convert(value: Any) -> Any:
+    if isinstance(value, torch.fx.Node):
+        return Ref(value.name)
+    if isinstance(value, (list, tuple)):
+        return tuple(_convert(v) for v in value) if isinstance(value, tuple) else [
+            _convert(v) for v in value
+        ]
+    if isinstance(value, dict):
+        return {k: _convert(v) for k, v in value.items()}
+    return value
+
+
+def _nodes(value: Any) -> list[str]:
+    return list(refs(_convert(value)))

@@ -1,0 +1,61 @@
+"""Normalise. Needs: a captured CallGraph. Guarantees: no operator without effect is left on the
+path of the sample (metadata checks, clones, inactive dropout, multiplication or division by one,
+additions of zero, contiguity), and no node is unreachable from the output.
+"""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from signmask.compiler.graph import Call, CallGraph, Ref, refs, substitute
+
+ALIASES = {
+    "aten.clone", "aten.contiguous", "aten.alias", "aten.detach", "aten.lift_fresh_copy",
+    "aten.dropout", "aten.feature_dropout", "aten.identity",
+}  # fmt: skip
+
+
+def normalise(calls: CallGraph) -> CallGraph:
+    """Drop operators that change nothing, then everything that the output does not need."""
+    graph = calls.graph
+    alias: dict[str, str] = {}
+
+    def resolve(name: str) -> str:
+        while name in alias:
+            name = alias[name]
+        return name
+
+    for name in list(nx.topological_sort(graph)):
+        call: Call = graph.nodes[name]["op"]
+        call.args = substitute(call.args, lambda n: Ref(resolve(n)))
+        call.kwargs = substitute(call.kwargs, lambda n: Ref(resolve(n)))
+        if _has_no_effect(call):
+            alias[name] = call.args[0].name
+    output = resolve(calls.output)
+    cleaned = nx.DiGraph()
+    for name in graph:
+        cleaned.add_node(name, op=graph.nodes[name]["op"])
+    for name in graph:
+        call = graph.nodes[name]["op"]
+        for used in refs((call.args, call.kwargs)):
+            cleaned.add_edge(used, name)
+    needed = nx.ancestors(cleaned, output) | {output, calls.sample}
+    if calls.timestep:
+        needed.add(calls.timestep)
+    cleaned.remove_nodes_from([n for n in cleaned if n not in needed])
+    calls.graph, calls.output = cleaned, output
+    return calls
+
+
+def _has_no_effect(call: Call) -> bool:
+    operator = call.operator
+    if not call.args or not isinstance(call.args[0], Ref):
+        return False
+    if operator in ALIASES:
+        # Dropout in training mode would be the third argument; exporting evaluates the module.
+        return "dropout" not in operator or not call.args[2]
+    if operator in ("aten.div", "aten.mul"):
+        return len(call.args) == 2 and isinstance(call.args[1], (int, float)) and call.args[1] == 1
+    if operator == "aten.add":
+        return len(call.args) == 2 and isinstance(call.args[1], (int, float)) and call.args[1] == 0
+    return False
