@@ -11,7 +11,7 @@ from torch import Tensor
 
 from signmask.hw.spec import numerics
 
-_HIGHEST_SHIFT = 64  # from here on every int64 value rounds to 0
+_HIGHEST_SHIFT = 63  # the highest that int64 tensors define; compilers stay below it
 
 
 def saturate(value: Tensor, bits: int) -> Tensor:
@@ -22,18 +22,16 @@ def saturate(value: Tensor, bits: int) -> Tensor:
 def shift_round(value: Tensor, shift: int | Tensor) -> Tensor:
     """value * 2**-shift rounded half up; a negative shift multiplies.
 
-    Rounds before the last shift, so that no addend can overflow: floor((v + 2**(s-1)) / 2**s) ==
-    floor((floor(v / 2**(s-1)) + 1) / 2).
+    Adds the last bit shifted out instead of one half, so that nothing can overflow.
     """
     if isinstance(shift, Tensor):
         right = shift.clamp(1, _HIGHEST_SHIFT)
-        rounded = ((value >> (right - 1)) + 1) >> 1
+        rounded = (value >> right) + ((value >> (right - 1)) & 1)
         return torch.where(shift > 0, rounded, value << (-shift).clamp(min=0))
     if shift <= 0:
         return value << -shift
-    if shift == 1:
-        return (value + 1) >> 1
-    return (value >> (min(shift, _HIGHEST_SHIFT) - 1)).add_(1).bitwise_right_shift_(1)
+    right = min(shift, _HIGHEST_SHIFT)
+    return (value >> (right - 1)).bitwise_and_(1).add_(value >> right)
 
 
 def requantise(accumulator: Tensor, multiplier: int | Tensor, shift: int | Tensor) -> Tensor:
