@@ -1,0 +1,98 @@
+"""`signmask compile`: a model to a program file."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from signmask.hw.spec.container import Program
+from signmask.runtime.cli import options
+from signmask.runtime.cli.console import out, print_json
+from signmask.runtime.cli.progress import compile_progress
+from signmask.runtime.errors import RunError
+
+
+def compile_command(
+    model: options.Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Program file to write (.smk).")],
+    config: options.Config = "nano",
+    dataflow: Annotated[str, typer.Option(help="dense, restore or mask.")] = "mask",
+    paper: Annotated[bool, typer.Option("--paper", help="Cambricon-D's own mask setting.")] = False,
+    steps: options.Steps = 50,
+    batch: Annotated[int, typer.Option(help="Images per batch.")] = 1,
+    scheduler: options.Scheduler = None,
+    inlier_bits: options.InlierBits = None,
+    full_lanes: options.FullLanes = None,
+    overflow: options.Overflow = None,
+    mask_bits: options.MaskBits = None,
+    loop: options.Loop = None,
+    carry_bits: options.CarryBits = None,
+    norm: options.Norm = None,
+    grid_bits: options.GridBits = None,
+    refresh_every: options.RefreshEvery = None,
+    refresh_drift: options.RefreshDrift = None,
+    json: options.Json = False,
+) -> None:
+    """Compile a model to a program."""
+    from signmask.runtime.build import build_program
+    from signmask.runtime.presets import knobs_for
+    from signmask.runtime.sources import resolve
+
+    if not output.parent.is_dir():
+        raise RunError(f"folder {output.parent} does not exist; create it or choose another -o.")
+    overrides = {
+        "inlier_bits": inlier_bits, "full_lanes": full_lanes, "overflow": overflow,
+        "mask_bits": mask_bits, "loop": loop, "carry_bits": carry_bits, "norm": norm,
+        "grid_bits": grid_bits, "refresh_every": refresh_every, "refresh_drift": refresh_drift,
+    }  # fmt: skip
+    source = resolve(model, scheduler)
+    knobs, hardware = knobs_for(dataflow, options.preset(config), source.relu, paper, overrides)
+    start = time.perf_counter()
+    with compile_progress(f"compiling {model}") as progress:
+        program = build_program(source, hardware, knobs, steps, batch, progress=progress)
+    data = program.to_bytes()
+    program.save(output)
+    facts = describe(program) | {
+        "program": str(output),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    if json:
+        print_json(facts)
+        return
+    out.print(
+        f"{output}: {facts['model']}, {dataflow}{' (paper)' if paper else ''}, {steps} steps, "
+        f"batch {batch}, config {hardware.name}; {facts['megamacs_per_step']:.1f} million "
+        f"multiply-accumulates per step and image, {len(data) / 1e6:.2f} MB, "
+        f"{facts['seconds']:.1f} s."
+    )
+
+
+def describe(program: Program) -> dict[str, Any]:
+    """What a program is, in JSON's types."""
+    network = program.network
+    return {
+        "model": network.name,
+        "config": program.config.name,
+        "hardware": program.config.to_json(),
+        "dataflow": network.knobs.dataflow,
+        "knobs": asdict(network.knobs),
+        "steps": network.steps,
+        "batch": program.batch,
+        "megamacs_per_step": sum(linear.macs for linear in network.linears.values()) / 1e6,
+        "layers": {
+            "linear": len(network.linears),
+            "encoding": len(network.encodings),
+            "attention": len(network.attentions),
+            "stream": len(network.streams),
+        },
+        "instructions": {phase: len(code) for phase, code in program.code.items()},
+        "source": dict(program.source),
+        "scheduler": dict(program.scheduler),
+    }

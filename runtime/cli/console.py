@@ -1,0 +1,41 @@
+"""Consoles and progress: tables and results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+WIDTH = 100
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout; infinite and undefined numbers are errors, not JSON."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_table(table: Table) -> None:
+    """A table of at most WIDTH columns, also where stdout is no terminal."""
+    width = min(WIDTH, out.width) if out.is_terminal else WIDTH
+    Console(highlight=False, width=width).print(table)
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, driven by calls with (done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,47 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from signmask.hw.spec.config import HardwareConfig, preset
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="fashion-silu, fashion-relu, a .pt2 file, or a diffusers folder."),
+]
+Config = Annotated[str, typer.Option(help="Hardware preset: nano, edge or paper.")]
+Steps = Annotated[int, typer.Option(help="Steps of the sampling schedule.")]
+Images = Annotated[int, typer.Option(help="Images to sample.")]
+Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
+Backend = Annotated[str, typer.Option(help="reference (untimed) or sim (cycle-level).")]
+Scheduler = Annotated[
+    Path | None,
+    typer.Option(help="scheduler_config.json of diffusers, in place of the model's own."),
+]
+ProgramFile = Annotated[Path, typer.Argument(help="Program that 'signmask compile' wrote.")]
+
+InlierBits = Annotated[int | None, typer.Option(help="Width of an inlier delta: 3, 4 or 5.")]
+FullLanes = Annotated[int | None, typer.Option(help="Outliers that a group can send at once.")]
+Overflow = Annotated[str | None, typer.Option(help="Further outliers: clip or spill.")]
+MaskBits = Annotated[int | None, typer.Option(help="2**bits activation segments: 1, 2 or 3.")]
+Loop = Annotated[str | None, typer.Option(help="open, carry or closed.")]
+CarryBits = Annotated[int | None, typer.Option(help="Residue bits of '--loop carry'.")]
+Norm = Annotated[str | None, typer.Option(help="Norm constants: calibrated, trend or live.")]
+GridBits = Annotated[int | None, typer.Option(help="State bits below a code's unit.")]
+RefreshEvery = Annotated[int | None, typer.Option(help="Dense step every N steps; 0: never.")]
+RefreshDrift = Annotated[
+    float | None,
+    typer.Option(help="Dense step after this share of segments changed; 0: never."),
+]
+
+
+def hardware(name: str, **overrides: Any) -> HardwareConfig:
+    """The preset with fields replaced where a value is given; raises ConfigError."""
+    given = {k: v for k, v in overrides.items() if v is not None}
+    return replace(preset(name), **given)

@@ -1,0 +1,196 @@
+"""What the host computes between two steps of the accelerator (`docs/numerics.md`, "Host").
+
+Everything is float64 and elementwise; a `HostLog` records each operation with its calls, elements
+and seconds, so that no work is hidden outside the accelerator.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from signmask.hw.spec.container import Program
+from signmask.hw.spec.network import Network
+from signmask.runtime.errors import MissingExtra, RunError
+
+SCHEDULERS = ("DDIMScheduler", "DDPMScheduler")
+
+
+@dataclass
+class HostOperation:
+    """Accumulated cost of one kind of host work."""
+
+    name: str
+    calls: int = 0
+    elements: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class HostLog:
+    """Cost of host work by name, in order of first use."""
+
+    operations: dict[str, HostOperation] = field(default_factory=dict)
+
+    @contextmanager
+    def record(self, name: str, elements: int) -> Iterator[None]:
+        """Time the enclosed block as one call of `name` on `elements` numbers."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            operation = self.operations.setdefault(name, HostOperation(name))
+            operation.calls += 1
+            operation.elements += elements
+            operation.seconds += time.perf_counter() - start
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One dictionary per operation."""
+        return [
+            {
+                "name": operation.name,
+                "calls": operation.calls,
+                "elements": operation.elements,
+                "seconds": round(operation.seconds, 6),
+            }
+            for operation in self.operations.values()
+        ]
+
+
+def image_bits(seed: int, image: int) -> np.random.Philox:
+    """Philox bit stream of an image, keyed by (seed, image)."""
+    if not 0 <= seed < 2**64:
+        raise RunError(f"seed is {seed}; use a whole number from 0 to 2**64 - 1.")
+    return np.random.Philox(key=np.array([seed, image], np.uint64))
+
+
+def noise(seed: int, images: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Standard normal float64 (images, channels, height, width), `shape` being the last three.
+
+    Image i is drawn from NumPy's Philox generator with key (seed, i) in (channels, height, width)
+    order, so that it does not depend on how many images are drawn.
+    """
+    if images < 1:
+        raise RunError(f"the number of images is {images}; use at least 1.")
+    bits = (image_bits(seed, image) for image in range(images))
+    return np.stack([np.random.Generator(b).standard_normal(shape) for b in bits])
+
+
+def input_codes(network: Network, sample: np.ndarray) -> np.ndarray:
+    """int8 codes (batch, height, width, channels) of a float sample (batch, channels, h, w)."""
+    source = network.sources[network.input]
+    expected = (source.channels, source.height, source.width)
+    if sample.ndim != 4 or sample.shape[1:] != expected:
+        raise RunError(
+            f"the sample has shape {tuple(sample.shape)} where the program '{network.name}' takes "
+            f"(batch, {', '.join(map(str, expected))}); compile a program for that shape."
+        )
+    if not np.isfinite(sample).all():
+        raise RunError(
+            f"the sample given to '{network.name}' contains NaN or infinity; check the weights and "
+            "the scheduler."
+        )
+    codes = np.clip(np.rint(sample / source.scale) + source.zero, -128, 127).astype(np.int8)
+    return np.ascontiguousarray(codes.transpose(0, 2, 3, 1))
+
+
+def predicted_noise(
+    network: Network, tensors: Mapping[str, np.ndarray], index: int, accumulators: np.ndarray
+) -> np.ndarray:
+    """float64 eps (batch, channels, height, width) of the int32 accumulators of step `index`."""
+    scale = tensors[network.output_scale].astype(np.float64)
+    offset = tensors[network.output_table][index].astype(np.float64)
+    eps = (accumulators.astype(np.float64) * scale + offset).transpose(0, 3, 1, 2)
+    if not np.isfinite(eps).all():
+        raise RunError(
+            f"step {index} of '{network.name}' gave NaN or infinity; its output scale is damaged, "
+            "compile the model again."
+        )
+    return eps
+
+
+class HostScheduler:
+    """A diffusers DDIM or DDPM scheduler driven in float64.
+
+    Variance noise of DDPM comes from one torch generator per image, seeded by the next number of
+    that image's Philox generator, so that an image does not depend on its batch.
+    """
+
+    def __init__(self, config: Mapping[str, Any], steps: int) -> None:
+        """`config` is a scheduler's configuration with its `_class_name`; raises RunError where it
+        names another class, or MissingExtra without diffusers."""
+        try:
+            import diffusers
+        except ImportError:
+            raise MissingExtra("diffusers", "torch", "The host's noise schedule") from None
+        name = config.get("_class_name", "DDIMScheduler")
+        if name not in SCHEDULERS:
+            raise RunError(
+                f"scheduler '{name}' is not supported on the host; use {' or '.join(SCHEDULERS)}."
+            )
+        self._scheduler = getattr(diffusers, name).from_config(dict(config))
+        if not 1 <= steps <= self._scheduler.config.num_train_timesteps:
+            raise RunError(
+                f"{steps} steps do not fit a schedule of "
+                f"{self._scheduler.config.num_train_timesteps} training timesteps; choose 1 to "
+                f"{self._scheduler.config.num_train_timesteps}."
+            )
+        self._scheduler.set_timesteps(steps)
+        self.timesteps = tuple(int(t) for t in self._scheduler.timesteps)
+        self.stochastic = name == "DDPMScheduler"
+
+    @classmethod
+    def of_program(cls, program: Program) -> HostScheduler:
+        """The program's scheduler; raises RunError where its timesteps are not the network's."""
+        scheduler = cls(program.scheduler, program.network.steps)
+        if scheduler.timesteps != tuple(program.network.timesteps):
+            raise RunError(
+                f"the scheduler's timesteps {_short(scheduler.timesteps)} are not those that "
+                f"'{program.network.name}' was compiled for ({_short(program.network.timesteps)}); "
+                "compile it again with this scheduler."
+            )
+        return scheduler
+
+    def generators(self, seed: int, images: Iterable[int]) -> list[Any]:
+        """One fresh torch generator per listed image, for the variance noise."""
+        import torch
+
+        # Seeded from a jumped stream: independent of the initial noise, whatever its shape.
+        seeds = (image_bits(seed, image).jumped().random_raw() for image in images)
+        return [torch.Generator().manual_seed(value >> 1) for value in seeds]
+
+    def initial(self, sample: np.ndarray) -> np.ndarray:
+        """Noise scaled to the schedule's starting level."""
+        return sample * float(self._scheduler.init_noise_sigma)
+
+    def step(
+        self, index: int, eps: np.ndarray, sample: np.ndarray, generators: list[Any] | None = None
+    ) -> np.ndarray:
+        """The sample after step `index`, float64, same shape as `sample`."""
+        import torch
+
+        options: dict[str, Any] = {"generator": generators} if self.stochastic else {}
+        result = self._scheduler.step(
+            torch.from_numpy(np.ascontiguousarray(eps)),
+            self.timesteps[index],
+            torch.from_numpy(np.ascontiguousarray(sample)),
+            **options,
+        )
+        return np.asarray(result.prev_sample.numpy())
+
+
+def scheduler_config(scheduler: Any) -> dict[str, Any]:
+    """JSON form of a diffusers scheduler, as `Program.scheduler` keeps it."""
+    config = {k: v for k, v in dict(scheduler.config).items() if not k.startswith("_")}
+    config = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in config.items()}
+    return {"_class_name": type(scheduler).__name__, **config}
+
+
+def _short(timesteps: tuple[int, ...]) -> str:
+    numbers = list(timesteps)
+    return str(numbers) if len(numbers) <= 4 else f"{numbers[0]}, {numbers[1]}, ..., {numbers[-1]}"
