@@ -1,0 +1,259 @@
+"""Emission of streams: matrix products, requantisation, residual additions, stores."""
+
+from __future__ import annotations
+
+from signmask.compiler.backend.context import Chunk, Context
+from signmask.compiler.backend.encodings import EncodingEmitter
+from signmask.compiler.backend.scratchpad import Block
+from signmask.hw.spec.isa import Step, Traffic
+from signmask.hw.spec.network import Linear, Stream
+
+NO_MULTIPLIER = 63
+
+
+def emit_matmul(
+    context: Context, linear: Linear, chunk: Chunk, target: Block, accumulate: bool
+) -> None:
+    """Weights of a chunk of output planes, then its matrix product into accumulator `target`."""
+    layout = context.layout
+    source = layout.network.shape_of(linear.source)
+    blocks = layout.blocks(chunk.planes)
+    per_block = layout.linear_words(linear)
+    weights = context.allocate("weight", blocks * per_block, f"weights of '{linear.name}'")
+    word_bytes = layout.config.columns * layout.group
+    offset = layout.blocks(chunk.first) * per_block * word_bytes
+    region = f"weights/{linear.name}"
+    context.builder.emit(
+        "LOAD_WEIGHTS",
+        {
+            "address": layout.address(region) + offset, "words": weights.words,
+            "weight": weights.start,
+        },
+        reads=[context.memory(region)],
+        writes=[weights],
+    )  # fmt: skip
+    operand = context.operands[linear.source]
+    context.builder.emit(
+        "MATMUL",
+        {
+            "input": operand.start, "input_stride": layout.plane_words(source),
+            "images": layout.batch, "in_height": source.height, "in_width": source.width,
+            "planes": layout.operand_planes(linear.source), "kernel": linear.kernel,
+            "step": linear.stride, "padding": linear.padding, "upsample": linear.upsample,
+            "out_height": linear.out_height, "out_width": linear.out_width, "blocks": blocks,
+            "weight": weights.start, "accumulator": target.start,
+            "accumulator_stride": layout.batch * linear.out_height * linear.out_width,
+            "delta": int(context.phase == "delta"), "accumulate": int(accumulate),
+            "zero": source.zero,
+        },
+        reads=[operand, weights, *([target] if accumulate else [])],
+        writes=[target],
+    )  # fmt: skip
+    context.free(weights)
+
+
+class StreamEmitter:
+    """Emits one stream: every Linear that names it, its table, its addends, its stores."""
+
+    def __init__(self, context: Context, stream: Stream) -> None:
+        self.context, self.stream = context, stream
+        layout = context.layout
+        network = layout.network
+        self.linears = [item for item in network.linears.values() if item.out == stream.name]
+        self.words = layout.plane_words(stream)
+        self.planes = layout.planes(stream.channels)
+        self.block = context.allocate(
+            "accumulator",
+            layout.output_planes(stream.channels) * self.words,
+            f"stream '{stream.name}'",
+        )
+        self.multipliers = [
+            context.load_parameters(f"multiplier/{item.name}", self.planes, 2)
+            for item in self.linears
+        ]
+        row = self.planes * layout.group * 4
+        table = f"table/{stream.name}"
+        self.tables = [context.load_parameters(table, self.planes, 4, Step.NOW, row)]
+        if context.masked:
+            self.tables.append(context.load_parameters(table, self.planes, 4, Step.LAST, row))
+        self.sums: Block | None = None
+        if not context.masked and stream.name in layout.normed_streams():
+            self.sums = context.allocate(
+                "parameter", 2 * self.planes * layout.batch, f"sums of '{stream.name}'"
+            )
+
+    def emit(self, followers: list[tuple[EncodingEmitter, int]]) -> None:
+        """All chunks; in a mask step each chunk goes straight on to the encodings `followers`
+        (emitter, part number)."""
+        context = self.context
+        for chunk in context.chunks(self.stream):
+            target = self._chunk(chunk)
+            self._store(chunk, target)
+            if context.masked:
+                for emitter, part in followers:
+                    emitter.chunk(part, chunk, target)
+        for block in (*self.multipliers, *self.tables):
+            context.free(block)
+        context.resident[self.stream.name] = self.block
+        if self.sums:
+            context.sums[self.stream.name] = self.sums
+            if context.dataflow == "mask":
+                self._store_sums(self.sums)
+
+    def _chunk(self, chunk: Chunk) -> Block:
+        """Products and sums of one chunk; returns its final words."""
+        context, layout = self.context, self.context.layout
+        target = self.block.part(chunk.first * self.words, chunk.planes * self.words)
+        carry, temporaries = self._addends(chunk, target)
+        for i, linear in enumerate(self.linears):
+            last = i == len(self.linears) - 1
+            written = layout.output_planes(chunk.planes * layout.group) * self.words
+            if last:
+                product = self.block.part(chunk.first * self.words, written)
+            else:
+                product = context.allocate("accumulator", written, f"product of '{linear.name}'")
+                temporaries.append(product)
+            self._product(linear, chunk, product)
+            words = product.part(0, chunk.planes * self.words)
+            self._requantise(words, chunk, i, carry, final=last)
+            carry = words
+        for block in temporaries:
+            context.free(block)
+        return target
+
+    def _addends(self, chunk: Chunk, target: Block) -> tuple[Block | None, list[Block]]:
+        """Sum of the residual streams; without a Linear the last one ends in `target`."""
+        context = self.context
+        carry: Block | None = None
+        temporaries: list[Block] = []
+        for i, name in enumerate(self.stream.adds):
+            stream = context.layout.network.streams[name]
+            block, temporary = context.fetch(stream, chunk)
+            if temporary:
+                temporaries.append(block)
+            final = not self.linears and i == len(self.stream.adds) - 1
+            if carry is None and not final:
+                carry = block
+                continue
+            goal = target
+            if not final:
+                goal = context.allocate("accumulator", block.words, f"sum for '{stream.name}'")
+                temporaries.append(goal)
+            self._copy(block, goal)
+            self._requantise(goal, chunk, None, carry, final)
+            carry = goal
+        return carry, temporaries
+
+    def _copy(self, block: Block, goal: Block) -> None:
+        """Copy accumulator words: the requantiser works in place and addends are still needed."""
+        self.context.builder.emit(
+            "COPY",
+            {"accumulator": block.start, "words": block.words, "output": goal.start},
+            reads=[block],
+            writes=[goal],
+        )
+
+    def _product(self, linear: Linear, chunk: Chunk, product: Block) -> None:
+        context = self.context
+        restore = context.dataflow == "restore"
+        region, first = f"accumulator/{linear.name}", chunk.first * self.words
+        if context.restoring:
+            context.load_raw(region, first, product, 4, Traffic.RAW)
+        emit_matmul(context, linear, chunk, product, accumulate=context.restoring)
+        if restore:
+            context.store_raw(region, first, product, 4, Traffic.RAW)
+
+    def _requantise(
+        self, words: Block, chunk: Chunk, linear: int | None, carry: Block | None, final: bool
+    ) -> None:
+        context, layout = self.context, self.context.layout
+        has_last = final and context.masked
+        sums = self.sums if final else None
+        images = layout.batch
+        shift = NO_MULTIPLIER if linear is None else self.linears[linear].shift
+        multiplier = 0 if linear is None else self.multipliers[linear].start + chunk.first
+        reads = [words, *self.multipliers, *self.tables, *([carry] if carry else [])]
+        context.builder.emit(
+            "REQUANTISE",
+            {
+                "accumulator": words.start, "words": words.words, "planes": chunk.planes,
+                "images": images, "multiplier": multiplier, "shift": shift,
+                "has_table": int(final), "has_last": int(has_last),
+                "now": self.tables[0].start + chunk.first if final else 0,
+                "last": self.tables[1].start + chunk.first if has_last else 0,
+                "has_add": int(carry is not None), "add": carry.start if carry else 0,
+                "bits": self.stream.bits if final else 0, "has_sums": int(sums is not None),
+                "sums": sums.start + 2 * chunk.first * images if sums else 0,
+                "stat_shift": self._stat_shift(),
+                "lanes": context.lanes(self.stream.channels, chunk),
+            },
+            reads=reads,
+            writes=[words, *([sums] if sums else [])],
+        )  # fmt: skip
+
+    def _stat_shift(self) -> int:
+        """The statistics shift shared by the norms on this stream."""
+        return stat_shift(self.context, self.stream)
+
+    def _store(self, chunk: Chunk, target: Block) -> None:
+        context, stream = self.context, self.stream
+        if context.masked:
+            fields, goal = context.delta_location(stream, chunk)
+            context.builder.emit(
+                "STORE_DELTAS",
+                fields | {"accumulator": target.start},
+                reads=[target],
+                writes=[goal],
+            )
+        elif context.dataflow == "mask" or stream.name in context.must_store:
+            context.store_raw(
+                f"y/{stream.name}", chunk.first * self.words, target,
+                context.layout.y_bytes(stream), Traffic.RAW,
+            )  # fmt: skip
+
+    def _store_sums(self, sums: Block) -> None:
+        region = f"sums/{self.stream.name}"
+        self.context.builder.emit(
+            "STORE_PARAMETERS",
+            {
+                "address": self.context.layout.address(region), "words": sums.words,
+                "entry_bytes": 8, "parameter": sums.start,
+            },
+            reads=[sums],
+            writes=[self.context.memory(region)],
+        )  # fmt: skip
+
+
+def stat_shift(context: Context, stream: Stream) -> int:
+    """Right shift of y before its sums: the largest that a norm on the stream asks for."""
+    norms = [
+        e.norm.stat_shift
+        for e in context.layout.network.encodings.values()
+        if e.norm and stream.name in e.streams
+    ]
+    return max(norms, default=0)
+
+
+def emit_update_stream(context: Context, stream: Stream) -> None:
+    """The engine adds dy to y and renews the sums."""
+    name = stream.name
+    context.builder.emit(
+        "UPDATE_STREAM",
+        {"descriptor": context.layout.address(f"descriptor/{name}")},
+        reads=[context.memory(f"dy/{name}"), context.memory(f"y/{name}")],
+        writes=[context.memory(f"y/{name}"), context.memory(f"sums/{name}")],
+    )
+
+
+def emit_output(context: Context, linear: Linear) -> None:
+    """The network's output accumulators, kept exact in the region `output`."""
+    layout = context.layout
+    words = layout.batch * linear.out_height * linear.out_width
+    planes = layout.output_planes(linear.out_channels)
+    block = context.allocate("accumulator", planes * words, "the output accumulators")
+    differential = context.phase == "delta"
+    if differential:
+        context.load_raw("output", 0, block, 4, Traffic.RAW)
+    emit_matmul(context, linear, Chunk(0, planes), block, accumulate=differential)
+    context.store_raw("output", 0, block, 4, Traffic.RAW)
+    context.free(block)
