@@ -14,6 +14,9 @@ from signmask.hw.spec.network import CodeSource, Encoding, Linear, Network, Stre
 
 UNUSED_BREAK = 1 << 40
 CORRECTION_WIDE_BYTES = 2
+NORM_TABLES = (
+    ("gain", "gain_table"), ("offset", "offset"), ("cal_a", "cal_a"), ("cal_b", "cal_b"),
+)  # fmt: skip
 
 
 def delta_bytes(words: int, group: int, inlier_bits: int) -> int:
@@ -184,9 +187,9 @@ class Layout:
         self._put(f"segment_table/{encoding.name}", "tables", words)
         if encoding.norm:
             norm = encoding.norm
-            for key in ("gain", "offset", "cal_a", "cal_b"):
+            for key, region in NORM_TABLES:
                 array = self._pad_parts(tensors[getattr(norm, key)], encoding, np.int64)
-                self._put(f"{key}/{encoding.name}", "tables", array)
+                self._put(f"{region}/{encoding.name}", "tables", array)
             for key in ("cal_mean", "cal_inverse", "cal_sigma"):
                 self._put(
                     f"{key}/{encoding.name}", "tables",

@@ -1,0 +1,114 @@
+"""From a quantised network to a program: the back end as one function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from signmask.compiler.backend.context import Context, Phase
+from signmask.compiler.backend.descriptors import boundary_descriptor, stream_descriptor
+from signmask.compiler.backend.layout import Layout
+from signmask.compiler.backend.phase import emit_phase
+from signmask.compiler.backend.streams import stat_shift
+from signmask.compiler.errors import CompileError
+from signmask.hw.spec.config import HardwareConfig
+from signmask.hw.spec.container import Program
+from signmask.hw.spec.isa import IsaError, assemble
+from signmask.hw.spec.network import Network
+
+
+def lower(
+    network: Network, tensors: Mapping[str, np.ndarray], config: HardwareConfig, batch: int
+) -> Program:
+    """A program with code for every phase of the network's dataflow.
+
+    Raises CompileError where the hardware is too small. Settings that only the golden model executes
+    (live norm in a mask step) give a program without code.
+    """
+    knobs = network.knobs
+    if (config.group, config.full_lanes, config.inlier_bits) != (
+        knobs.group,
+        knobs.full_lanes,
+        knobs.inlier_bits,
+    ):
+        raise CompileError(
+            f"the network was quantised for groups of {knobs.group} with {knobs.full_lanes} full "
+            f"lanes and INT{knobs.inlier_bits}, config '{config.name}' has {config.group}, "
+            f"{config.full_lanes} and INT{config.inlier_bits}; quantise it for this config."
+        )
+    if config.profile != "int":
+        raise CompileError(
+            f"config '{config.name}' has profile '{config.profile}', which only the golden model "
+            "knows; choose profile 'int'."
+        )
+    _check_accumulators(network, tensors)
+    program = Program(config, network, dict(tensors), batch)
+    if knobs.dataflow == "mask" and knobs.norm == "live":
+        return program
+    layout = Layout(network, tensors, config, batch)
+    context = Context(layout, "dense", frozenset())
+    chunk_words = {
+        name: context.chunks(stream)[0].planes * layout.plane_words(stream)
+        for name, stream in network.streams.items()
+    }
+    for encoding in network.encodings.values():
+        boundary_descriptor(layout, encoding, chunk_words)
+    for stream in network.streams.values():
+        stream_descriptor(layout, stream, chunk_words, stat_shift(context, stream))
+    phases: tuple[Phase, ...] = ("dense",) if knobs.dataflow == "dense" else ("dense", "delta")
+    try:
+        code = {phase: assemble(emit_phase(layout, phase)) for phase in phases}
+    except IsaError as error:
+        raise CompileError(
+            f"the program does not fit the instruction set ({str(error).rstrip('.')}); lower "
+            f"--batch (now {batch}) or choose a smaller config than '{config.name}'."
+        ) from None
+    return replace(
+        program,
+        code=code,
+        image=layout.image(),
+        memory_map=layout.map.to_json(),
+        report=tuple(layer_report(layout)),
+    )
+
+
+def _check_accumulators(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
+    """Proof that int32 accumulators suffice: |operand| <= 256, any code or delta."""
+    for linear in network.linears.values():
+        weight = np.abs(tensors[linear.weight].astype(np.int64))
+        bound = 256 * int(weight.reshape(weight.shape[0], -1).sum(axis=1).max(initial=0))
+        if bound >= 1 << 31:
+            raise CompileError(
+                f"'{linear.name}' may reach {bound} in its accumulator, beyond int32; split its "
+                "input channels over two layers."
+            )
+
+
+def layer_report(layout: Layout) -> list[dict[str, Any]]:
+    """One row per linear operator: mode, reason, work and memory."""
+    rows = []
+    network = layout.network
+    for linear in network.linears.values():
+        source = network.shape_of(linear.source)
+        state = sum(
+            region.size
+            for region in layout.map
+            if region.kind in ("state", "delta")
+            and region.name.split("/", 1)[-1] in (linear.source, linear.out, linear.name)
+        )
+        rows.append(
+            {
+                "layer": linear.name,
+                "operand": linear.source,
+                "mode": source.mode,
+                "reason": source.reason,
+                "macs": linear.macs * layout.batch,
+                "weight_bytes": layout.map[f"weights/{linear.name}"].size,
+                "operand_bytes": layout.operand_words(linear.source) * layout.group,
+                "state_bytes": state,
+            }
+        )
+    return rows

@@ -1,0 +1,223 @@
+"""Emission of a whole step: plan, order of boundaries, residency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from signmask.compiler.backend.attention import AttentionEmitter
+from signmask.compiler.backend.context import Context, Phase
+from signmask.compiler.backend.encodings import EncodingEmitter, emit_prepare, emit_source
+from signmask.compiler.backend.layout import Layout
+from signmask.compiler.backend.streams import StreamEmitter, emit_output, emit_update_stream
+from signmask.compiler.errors import CompileError
+from signmask.hw.spec.isa import Instruction, Traffic
+from signmask.hw.spec.network import Encoding, Linear, Network, Stream
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One entry of the plan: a stream to produce, an attention to run, or the output."""
+
+    kind: str  # "stream", "attention" or "output"
+    name: str
+
+
+def plan(network: Network) -> list[Stage]:
+    """Stages in execution order; a stream comes when its last Linear is reached, and a stream
+    without a Linear as soon as a stage needs it."""
+    stages: list[Stage] = []
+    done: set[str] = set()
+    pending = {
+        name: [item.name for item in network.linears.values() if item.out == name]
+        for name in network.streams
+    }
+
+    def produce(name: str) -> None:
+        if name not in done:
+            done.add(name)
+            for other in network.streams[name].adds:
+                produce(other)
+            stages.append(Stage("stream", name))
+
+    for name in network.order:
+        if name in network.encodings:
+            for stream in network.encodings[name].streams:
+                if not pending[stream]:
+                    produce(stream)
+        elif name in network.attentions:
+            stages.append(Stage("attention", name))
+        elif name in network.linears:
+            out = network.linears[name].out
+            if not out:
+                stages.append(Stage("output", name))
+                continue
+            pending[out].remove(name)
+            if not pending[out]:
+                produce(out)
+    return stages
+
+
+class PhaseEmitter:
+    """Emits the instructions of one phase."""
+
+    def __init__(self, layout: Layout, phase: Phase, must_store: frozenset[str]) -> None:
+        self.context = Context(layout, phase, must_store)
+        self.network = layout.network
+        self.stages = plan(self.network)
+        self.consumers = {name: self._consumers(name) for name in self._sources()}
+        self.context.next_use = {name: self._uses(name) for name in self.network.streams}
+        self.encoded: set[str] = set()
+        self.sum_uses = {
+            name: sum(name in e.streams for e in self.network.encodings.values() if e.norm)
+            for name in self.network.streams
+        }
+        largest = max(layout.operand_words(name) for name in self._sources())
+        self.reserve = largest
+
+    def _sources(self) -> list[str]:
+        return [*self.network.encodings, *self.network.sources]
+
+    def _linears(self, stage: Stage) -> list[Linear]:
+        if stage.kind == "stream":
+            return [item for item in self.network.linears.values() if item.out == stage.name]
+        return [self.network.linears[stage.name]] if stage.kind == "output" else []
+
+    def _consumers(self, source: str) -> list[int]:
+        """Stages that use an operand."""
+        return [
+            i
+            for i, stage in enumerate(self.stages)
+            if any(linear.source == source for linear in self._linears(stage))
+        ]
+
+    def _uses(self, name: str) -> list[int]:
+        """Stages that read a stream: as an addend, for an encoding, or for attention."""
+        uses = []
+        for i, stage in enumerate(self.stages):
+            if stage.kind == "stream" and name in self.network.streams[stage.name].adds:
+                uses.append(i)
+            if stage.kind == "attention" and not self.context.masked:
+                item = self.network.attentions[stage.name]
+                if name in (item.q, item.k, item.v):
+                    uses.append(i)
+        for encoding in self.network.encodings.values():
+            if name in encoding.streams and self.consumers[encoding.name]:
+                uses.append(self.consumers[encoding.name][0])
+        return sorted(uses)
+
+    def emit(self) -> list[Instruction]:
+        """All instructions of the phase, tokens included; raises CompileError if a scratchpad is
+        too small."""
+        context = self.context
+        if context.masked:
+            for encoding in self._encodings_in_order():
+                emit_prepare(context, encoding)
+        self._emit_input()
+        produced: set[str] = set()
+        for i, stage in enumerate(self.stages):
+            context.advance(i)
+            for linear in self._linears(stage):
+                self._require(linear.source)
+            if stage.kind == "stream":
+                produced.add(stage.name)
+                self._emit_stream(self.network.streams[stage.name], produced)
+            elif stage.kind == "attention":
+                AttentionEmitter(context, self.network.attentions[stage.name]).emit()
+            else:
+                emit_output(context, self.network.linears[stage.name])
+            self._release(i)
+        return context.builder.instructions
+
+    def _encodings_in_order(self) -> list[Encoding]:
+        items = [e for e in self.network.encodings.values() if self.consumers[e.name]]
+        return sorted(items, key=lambda e: self.consumers[e.name][0])
+
+    def _emit_input(self) -> None:
+        context, layout = self.context, self.context.layout
+        name = self.network.input
+        codes = context.allocate("accumulator", layout.operand_words(name), "the network's input")
+        context.load_raw("input", 0, codes, 1, Traffic.CODES)
+        emit_source(context, name, codes)
+        context.free(codes)
+
+    def _require(self, source: str) -> None:
+        """Encode an operand that was not encoded when its streams were produced."""
+        if source in self.context.operands:
+            return
+        if source not in self.network.encodings:
+            raise CompileError(f"operand '{source}' is used before it is produced.")
+        encoding = self.network.encodings[source]
+        emitter = EncodingEmitter(self.context, encoding)
+        for part in range(len(encoding.streams)):
+            emitter.part(part)
+        self._finish(emitter)
+
+    def _finish(self, emitter: EncodingEmitter) -> None:
+        emitter.finish()
+        self.encoded.add(emitter.encoding.name)
+        if emitter.encoding.norm and not self.context.masked:
+            for name in emitter.encoding.streams:
+                self.sum_uses[name] -= 1
+                if not self.sum_uses[name]:
+                    self.context.free(self.context.sums.pop(name))
+
+    def _ready(self, name: str, produced: set[str]) -> list[Encoding]:
+        """Encodings that stream `name` completes, while the input scratchpad has room for them
+        and for the largest operand besides."""
+        ready = []
+        room = self.context.pads["input"].largest_gap() - self.reserve
+        for encoding in self._encodings_in_order():
+            if encoding.name in self.encoded or name not in encoding.streams:
+                continue
+            words = self.context.layout.operand_words(encoding.name)
+            if set(encoding.streams) <= produced and words <= room:
+                ready.append(encoding)
+                room -= words
+        return ready
+
+    def _emit_stream(self, stream: Stream, produced: set[str]) -> None:
+        context = self.context
+        ready = self._ready(stream.name, produced)
+        producer = StreamEmitter(context, stream)
+        if context.masked:
+            emitters = [EncodingEmitter(context, encoding) for encoding in ready]
+            followers = [
+                (emitter, emitter.encoding.streams.index(stream.name)) for emitter in emitters
+            ]
+            producer.emit(followers)
+            for emitter, own in followers:
+                for part in range(len(emitter.encoding.streams)):
+                    if part != own:
+                        emitter.part(part)
+                self._finish(emitter)
+            if not self._read_by_attention(stream.name):
+                emit_update_stream(context, stream)
+            return
+        producer.emit([])
+        for encoding in ready:
+            emitter = EncodingEmitter(context, encoding)
+            for part in range(len(encoding.streams)):
+                emitter.part(part)
+            self._finish(emitter)
+
+    def _read_by_attention(self, name: str) -> bool:
+        return any(name in (a.q, a.k, a.v) for a in self.network.attentions.values())
+
+    def _release(self, stage: int) -> None:
+        """Free operands whose last consumer was this stage."""
+        for source in list(self.context.operands):
+            if max(self.consumers[source], default=-1) <= stage:
+                self.context.free(self.context.operands.pop(source))
+
+
+def emit_phase(layout: Layout, phase: Phase) -> list[Instruction]:
+    """Instructions of a phase. Streams that had to leave the accumulator scratchpad before their
+    last use get a copy in memory, which changes the program, until none is missing."""
+    must_store: frozenset[str] = frozenset()
+    while True:
+        emitter = PhaseEmitter(layout, phase, must_store)
+        instructions = emitter.emit()
+        missing = emitter.context.evicted - must_store
+        if emitter.context.masked or layout.network.knobs.dataflow == "mask" or not missing:
+            return instructions
+        must_store |= missing
