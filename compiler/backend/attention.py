@@ -162,9 +162,7 @@ class AttentionEmitter:
         blocks = -(-self.keys // columns)
         keys = self._load(item.k, image, head, blocks * self.planes, transpose=0)
         written = -(-blocks * columns // layout.group)
-        scores = context.allocate(
-            "accumulator", written * self.queries, f"scores of '{item.name}'"
-        )
+        scores = context.allocate("accumulator", written * self.queries, f"scores of '{item.name}'")
         stride = layout.batch * self.queries
         operand = Block("input", query.start + at, (self.planes - 1) * stride + self.queries)
         self._matmul(operand, stride, self.planes, blocks, keys, scores)

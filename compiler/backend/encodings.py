@@ -49,7 +49,7 @@ class EncodingEmitter:
         return block
 
     def chunk(self, part: int, chunk: Chunk, source: Block) -> None:
-        """Encode one chunk of one part from accumulator words `source` (y, or dy in a mask step)."""
+        """Encode one chunk of a part from accumulator words `source` (y, or dy in a mask step)."""
         context, layout = self.context, self.context.layout
         stream = layout.network.streams[self.encoding.streams[part]]
         plane = sum(self.part_planes[:part]) + chunk.first

@@ -130,9 +130,7 @@ class Layout:
         pieces, at = [], 0
         for name in encoding.streams:
             channels = self.network.streams[name].channels
-            pieces.append(
-                self._pad(array[..., at : at + channels], self.planes(channels), dtype)
-            )
+            pieces.append(self._pad(array[..., at : at + channels], self.planes(channels), dtype))
             at += channels
         return np.concatenate(pieces, axis=-1)
 
@@ -149,15 +147,13 @@ class Layout:
             planes = self.planes(stream.channels)
             table = self._pad(self.tensors[stream.table], planes, np.int32)
             self._put(f"table/{stream.name}", "tables", table)
-            self.map.allocate(
-                f"descriptor/{stream.name}", "descriptor", 8 * len(isa.STREAM_FIELDS)
-            )
+            self.map.allocate(f"descriptor/{stream.name}", "descriptor", 8 * len(isa.STREAM_FIELDS))
             self._content[f"descriptor/{stream.name}"] = np.zeros(0, np.uint8)
         for encoding in self.network.encodings.values():
             self._encoding_constants(encoding)
 
     def _packed_weights(self, linear: Linear) -> np.ndarray:
-        """[block][ky][kx][plane][column][lane] int8, operands padded like the concatenated parts."""
+        """[block][ky][kx][plane][column][lane] int8, operands padded like the parts."""
         weight = self.tensors[linear.weight]
         source = linear.source
         if source in self.network.encodings:
@@ -262,9 +258,7 @@ class Layout:
         self.map.allocate(f"segments/{name}", "state", words * group * bits // 8)
         fixed = delta_bytes(words, group, knobs.inlier_bits)
         self.map.allocate(f"corrections/{name}", "delta", fixed)
-        self.map.allocate(
-            f"correction_list/{name}", "delta", words * group * CORRECTION_WIDE_BYTES
-        )
+        self.map.allocate(f"correction_list/{name}", "delta", words * group * CORRECTION_WIDE_BYTES)
         self.map.allocate(f"residue/{name}", "state", words * group * knobs.carry_bits // 8)
         images = self.batch if encoding.norm else 1
         self.map.allocate(f"gain/{name}", "state", planes * images * group * 4)

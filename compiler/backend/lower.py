@@ -25,8 +25,8 @@ def lower(
 ) -> Program:
     """A program with code for every phase of the network's dataflow.
 
-    Raises CompileError where the hardware is too small. Settings that only the golden model executes
-    (live norm in a mask step) give a program without code.
+    Raises CompileError where the hardware is too small. Settings that only the golden model
+    executes (live norm in a mask step) give a program without code.
     """
     knobs = network.knobs
     if (config.group, config.full_lanes, config.inlier_bits) != (

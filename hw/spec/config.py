@@ -66,15 +66,16 @@ class HardwareConfig:
                 f"config '{self.name}': {self.full_lanes} full lanes exceed the group of "
                 f"{self.group}; lower full_lanes or raise group."
             )
-        if self.group % 8 or self.group % self.columns and self.columns % self.group:
+        if self.group % 8 or (self.group % self.columns and self.columns % self.group):
             raise ConfigError(
                 f"config '{self.name}': group {self.group} must be a multiple of 8 and divide or "
                 f"be divided by columns {self.columns}."
             )
         if self.axi_bytes % self.group:
+            needed = -(-self.axi_bytes // self.group) * self.group
             raise ConfigError(
                 f"config '{self.name}': axi_bytes {self.axi_bytes} must be a multiple of the "
-                f"group of {self.group} int8 operands; use {-(-self.axi_bytes // self.group) * self.group}."
+                f"group of {self.group} int8 operands; use {needed}."
             )
 
     @property

@@ -89,7 +89,7 @@ class Program:
             os.replace(temporary, path)
         except OSError as error:
             raise ProgramError(
-                f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable."
+                f"cannot write {path}: {error.strerror}; choose a folder that is writable."
             ) from None
 
     @classmethod

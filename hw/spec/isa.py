@@ -127,7 +127,9 @@ FORMATS: dict[str, Format] = {
         "output:20 output_stride:18",
     ),
     "COPY": _format(40, Queue.VECTOR, "accumulator:20 words:18 output:20"),
-    "STORE_RAW": _format(48, Queue.STORE, "address:40 words:24 entry_bytes:4 accumulator:24 kind:4"),
+    "STORE_RAW": _format(
+        48, Queue.STORE, "address:40 words:24 entry_bytes:4 accumulator:24 kind:4"
+    ),
     "STORE_DELTAS": _format(
         49, Queue.STORE, "address:40 list:40 words:24 inlier_bits:5 wide_bytes:4 accumulator:24"
     ),

@@ -81,9 +81,9 @@ class Norm:
 class Encoding:
     """A layer boundary: raw streams (concatenated along channels) to int8 codes.
 
-    z = saturate(shift_round(A*y + B, z_shift), 24); segment = breaks <= z; code = clamp(shift_round(
-    slopes[segment]*z + intercepts[segment], code_shift), low, high). A and B come from `norm`, or
-    are the int64 tensors `affine_a`, `affine_b` (channels,). `breaks`, `slopes`, `intercepts` name
+    z = saturate(shift_round(A*y + B, z_shift), 24); segment = breaks <= z;
+    code = clamp(shift_round(slopes[segment]*z + intercepts[segment], code_shift), low, high).
+    A and B come from `norm`, or are the int64 tensors `affine_a`, `affine_b` (channels,). `breaks`, `slopes`, `intercepts` name
     int64 tensors of 2**b - 1, 2**b and 2**b entries (or 0, 1, 1). The code of real zero is `zero`;
     real value = scale * (code - zero).
     """
@@ -206,7 +206,7 @@ class Network:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Network:
-        """Inverse of `to_json`; raises TypeError or KeyError where a field is missing or unknown."""
+        """Inverse of `to_json`; raises TypeError or KeyError for a missing or unknown field."""
         d = dict(data)
         d["timesteps"], d["order"] = tuple(d["timesteps"]), tuple(d["order"])
         d["knobs"] = Knobs(**d["knobs"])

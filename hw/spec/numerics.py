@@ -153,6 +153,6 @@ def softmax_row(
 
 
 def attention_code(product: int, reciprocal: int, multiplier: int, shift: int, zero: int) -> int:
-    """int8 code of one attention output: product of softmax codes and V, normalised, requantised."""
+    """int8 code of one attention output: softmax codes times V, normalised, requantised."""
     mean = shift_round(product * reciprocal, RECIPROCAL_FRACTION - SOFTMAX_FRACTION)
     return saturate(requantise(mean, multiplier, shift) + zero, 8)
