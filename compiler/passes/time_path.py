@@ -46,5 +46,8 @@ def fold_time_path(calls: CallGraph, timesteps: Sequence[int]) -> dict[str, np.n
                         f"'{name}' is not finite at timestep {timestep}; check the time embedding."
                     )
                 stored.append(values[name].double().numpy())
-    graph.remove_nodes_from([n for n in order if n not in used])
+    for name in rows:
+        call = calls.call(name)
+        call.target, call.args, call.kwargs = None, (), {}
+    graph.remove_nodes_from([n for n in order if n not in used and n != calls.timestep])
     return {name: np.stack(stored) for name, stored in rows.items()}

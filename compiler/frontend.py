@@ -1,0 +1,80 @@
+"""From a torch model to a quantised Network: the compiler's front half."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from signmask.compiler.calibration import Calibration, Progress, measure, schedule_of
+from signmask.compiler.graph import TensorGraph
+from signmask.compiler.passes.bias_correction import correct_bias
+from signmask.compiler.passes.capture import capture
+from signmask.compiler.passes.fuse import fuse
+from signmask.compiler.passes.normalise import normalise
+from signmask.compiler.passes.quantise import build_network
+from signmask.compiler.passes.time_path import fold_time_path
+from signmask.compiler.verifier import verify_calls, verify_network, verify_tensors
+from signmask.hw.spec.network import Knobs, Network
+
+__all__ = ["Calibration", "calibrate", "quantise", "trace"]
+
+
+def trace(model: Any, timesteps: tuple[int, ...], example_inputs: Any = None) -> TensorGraph:
+    """The fused float graph of a model for these timesteps.
+
+    `model` is a torch.nn.Module called as model(sample, timestep), an ExportedProgram, or the path
+    of a .pt2 file. Raises CompileError, and UnsupportedOperators with every operator that does not
+    fit.
+    """
+    calls = capture(model, example_inputs)
+    verify_calls(calls)
+    calls = normalise(calls)
+    verify_calls(calls)
+    constants = fold_time_path(calls, timesteps)
+    verify_calls(calls)
+    graph = fuse(calls, constants, timesteps)
+    verify_tensors(graph)
+    return graph
+
+
+def calibrate(
+    model: Any,
+    scheduler: Any,
+    steps: int,
+    example_inputs: Any = None,
+    images: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Statistics over `images` float32 trajectories of `steps` steps. Deterministic in `seed`.
+
+    `progress(stage, fraction)` is called as work proceeds. Raises CompileError.
+    """
+    scheduler, timesteps = schedule_of(scheduler, steps)
+    return measure(trace(model, timesteps, example_inputs), scheduler, images, seed, progress)
+
+
+def quantise(
+    model: Any,
+    scheduler: Any,
+    steps: int,
+    knobs: Knobs,
+    calibration: Calibration | None = None,
+    name: str = "model",
+    example_inputs: Any = None,
+    progress: Progress | None = None,
+) -> tuple[Network, dict[str, np.ndarray]]:
+    """The integer Network of a model and its tensors by name; see `trace` for `model`.
+
+    Without a `calibration`, 64 trajectories are sampled first. Raises CompileError.
+    """
+    scheduler, timesteps = schedule_of(scheduler, steps)
+    graph = trace(model, timesteps, example_inputs)
+    if calibration is None:
+        calibration = measure(graph, scheduler, progress=progress)
+    calibration.check(graph)
+    network, tensors = build_network(graph, calibration, knobs, name)
+    correct_bias(network, tensors, graph, calibration, progress=progress)
+    verify_network(network, tensors)
+    return network, tensors

@@ -1,0 +1,49 @@
+"""Attention constants. Needs: formats of q, k, v and of the product, and grids. Guarantees: integer
+multipliers of at most 15 bits for codes, scores and products.
+"""
+
+from __future__ import annotations
+
+from math import ceil, log2
+
+from signmask.compiler.errors import CompileError
+from signmask.compiler.graph import AttentionOp
+from signmask.compiler.passes.code_formats import CodeFormat
+from signmask.compiler.passes.grids import Grid
+from signmask.hw.spec.network import Attention
+from signmask.hw.spec.numerics import SOFTMAX_FRACTION, SOFTMAX_STEPS_PER_E
+
+MULTIPLIER_BITS = 15
+
+
+def fixed_point(name: str, factor: float) -> tuple[int, int]:
+    """(multiplier, shift) with multiplier * 2**-shift ~ factor, relative error below 2**-15."""
+    shift = MULTIPLIER_BITS - ceil(log2(factor))
+    multiplier = round(factor * 2.0**shift)
+    if multiplier >= 1 << MULTIPLIER_BITS:
+        multiplier, shift = (multiplier + 1) >> 1, shift - 1
+    if not 0 <= shift <= 62:
+        raise CompileError(
+            f"attention '{name}' needs a factor of {factor:.3g}, beyond its multipliers; rescale "
+            "the projections."
+        )
+    return multiplier, shift
+
+
+def build_attention(
+    name: str, op: AttentionOp, formats: dict[str, CodeFormat], grids: dict[str, Grid], out: str
+) -> Attention:
+    """The integer Attention whose result is the code source `out`."""
+    constants: dict[str, int] = {}
+    scales = {}
+    for letter, stream in (("q", op.q), ("k", op.k), ("v", op.v)):
+        scales[letter] = formats[stream].scale
+        pair = fixed_point(name, grids[stream].step / scales[letter])
+        constants[f"{letter}_multiplier"], constants[f"{letter}_shift"] = pair
+    score = fixed_point(name, scales["q"] * scales["k"] * op.scale * SOFTMAX_STEPS_PER_E)
+    product = fixed_point(name, scales["v"] / formats[name].scale * 2.0**-SOFTMAX_FRACTION)
+    return Attention(
+        name=name, q=op.q, k=op.k, v=op.v, out=out, heads=op.heads,
+        score_multiplier=score[0], score_shift=score[1],
+        out_multiplier=product[0], out_shift=product[1], **constants,
+    )  # fmt: skip

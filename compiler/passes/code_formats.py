@@ -1,0 +1,88 @@
+"""Code formats. Needs: a TensorGraph and its calibration. Guarantees: each encoding and code source
+has an int8 format (scale, zero) of least square error, and each encoding its linear segments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from signmask.compiler.activation_fit import Segments, activation_value, fit
+from signmask.compiler.calibration import Calibration
+from signmask.compiler.graph import AttentionOp, EncodingOp, InputOp, TensorGraph
+
+FRACTIONS = np.array([1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35,
+                      0.3, 0.25, 0.2])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CodeFormat:
+    """real value = scale * (code - zero); `segments` of an encoding's activation; `error` is the
+    mean square rounding and clipping error on the calibration data."""
+
+    scale: float
+    zero: int
+    error: float
+    segments: Segments | None = None
+
+
+def choose_formats(
+    graph: TensorGraph, calibration: Calibration, mask_bits: int
+) -> dict[str, CodeFormat]:
+    """Formats of encodings, sources and attention operands, by node name."""
+    formats: dict[str, CodeFormat] = {}
+    for name, op in graph.of(EncodingOp):
+        z, weight = calibration.centres(name), calibration.histograms[name]
+        segments = fit(op.activation, mask_bits, z, weight)
+        values = activation_value(op.activation, z)
+        scale, zero, error = asymmetric(values, weight)
+        formats[name] = CodeFormat(scale, zero, error, segments)
+    for kind in (InputOp, AttentionOp):
+        for name, _ in graph.of(kind):
+            formats[name] = CodeFormat(*symmetric(calibration, name))
+    for _, attention in graph.of(AttentionOp):
+        for name in (attention.q, attention.k, attention.v):
+            formats[name] = CodeFormat(*symmetric(calibration, name))
+    return formats
+
+
+def symmetric(calibration: Calibration, name: str) -> tuple[float, int, float]:
+    """(scale, 0, error) with codes -127..127."""
+    values, weight = calibration.centres(name), calibration.histograms[name]
+    used = np.abs(values[weight > 0])
+    top = float(used.max()) if len(used) else 0.0
+    top = top if top > 0 else 1.0
+    choices = [(_error(values, weight, f * top / 127, 0), f * top / 127) for f in FRACTIONS]
+    error, scale = min(choices)
+    return scale, 0, error
+
+
+def asymmetric(values: np.ndarray, weight: np.ndarray) -> tuple[float, int, float]:
+    """(scale, zero, error) with codes -128..127; the range always holds real zero."""
+    used = values[weight > 0]
+    low, high = (min(float(used.min()), 0.0), max(float(used.max()), 0.0)) if len(used) else (0, 0)
+    if high - low < 1e-12:
+        return 1.0, 0, 0.0
+    best: tuple[float, float, int] | None = None
+    # A clipped lower end only pays where it reaches as far as the upper one.
+    lower = FRACTIONS if -low > 0.2 * high else FRACTIONS[:1]
+    upper = FRACTIONS if high > -0.2 * low else FRACTIONS[:1]
+    for f in lower:
+        for g in upper:
+            scale = (g * high - f * low) / 255
+            zero = int(np.clip(np.rint(-128 - f * low / scale), -128, 127))
+            error = _error(values, weight, scale, zero)
+            if best is None or error < best[0]:
+                best = (error, scale, zero)
+    error, scale, zero = best if best is not None else (0.0, 1.0, 0)
+    return scale, zero, error
+
+
+def _error(values: np.ndarray, weight: np.ndarray, scale: float, zero: int) -> float:
+    """Mean square error: clipping exactly, rounding as uniform noise (bins may be coarser)."""
+    low, high = (-128 - zero) * scale, (127 - zero) * scale
+    inside = np.clip(values, low, high)
+    clipped = (values - inside) ** 2
+    rounding = np.where(inside == values, scale * scale / 12, 0.0)
+    return float(((clipped + rounding) * weight).sum() / max(weight.sum(), 1e-30))

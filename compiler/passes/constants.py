@@ -1,0 +1,165 @@
+"""Constants of encodings. Needs: formats and grids. Guarantees: integers for z, segments and group
+normalisation that keep A within 24 bits and the variance within int64.
+"""
+
+from __future__ import annotations
+
+from math import ceil, floor, log2
+from typing import Any
+
+import numpy as np
+
+from signmask.compiler.calibration import Calibration
+from signmask.compiler.errors import CompileError
+from signmask.compiler.graph import EncodingOp
+from signmask.compiler.passes.code_formats import CodeFormat
+from signmask.compiler.passes.grids import Grid
+from signmask.hw.spec.network import Encoding, Norm
+from signmask.hw.spec.numerics import (
+    GAIN_BITS,
+    MEAN_FRACTION,
+    RSQRT_FRACTION,
+    TREND_FRACTION,
+    Z_BITS,
+)
+
+Tensors = dict[str, np.ndarray]
+Z_STEPS_PER_CODE = 7  # log2
+SLOPE_BITS = 14
+GAIN_PRECISION = 18  # bits of the largest typical A: five bits are left for unusual images
+LARGEST = (1 << (Z_BITS - 1)) - 1
+
+
+def build_encoding(
+    name: str, op: EncodingOp, form: CodeFormat, grid: Grid, calibration: Calibration,
+    tensors: Tensors,
+) -> Encoding:  # fmt: skip
+    """The integer Encoding of `op`; its tensors are added to `tensors`."""
+    if form.segments is None:
+        raise CompileError(f"encoding '{name}' has no activation segments; fit them first.")
+    slope = max(float(np.abs(form.segments.slopes).max()), 1e-6)
+    fraction = ceil(log2(2.0**Z_STEPS_PER_CODE * slope / form.scale))
+    fraction = min(fraction, floor(log2(LARGEST / (2 * max(calibration.extent(name), 1e-9)))))
+    fields: dict[str, Any]
+    if op.norm is None:
+        fields = _affine(name, op, fraction, grid, tensors)
+    else:
+        fields = _norm(name, op, fraction, grid, calibration, tensors)
+    fields.update(_segments(name, form, fraction, tensors))
+    return Encoding(
+        name=name, streams=op.streams, channels=op.channels, height=op.height, width=op.width,
+        scale=form.scale, zero=form.zero, **fields,
+    )  # fmt: skip
+
+
+def _segments(name: str, form: CodeFormat, fraction: int, tensors: Tensors) -> dict[str, Any]:
+    """breaks, slopes and intercepts; code = slope * z + intercept, the zero point included."""
+    segments = form.segments
+    if segments is None:
+        raise CompileError(f"encoding '{name}' has no activation segments; fit them first.")
+    per_z = segments.slopes / form.scale * 2.0**-fraction  # codes per unit of z
+    code_shift = floor(SLOPE_BITS - log2(max(float(np.abs(per_z).max()), 1e-12)))
+    code_shift = max(1, min(code_shift, 40))
+    edges = np.clip(np.rint(segments.breaks * 2.0**fraction), -LARGEST, LARGEST)
+    tensors[f"{name}.breaks"] = edges.astype(np.int64)
+    tensors[f"{name}.slopes"] = np.rint(per_z * 2.0**code_shift).astype(np.int64)
+    offset = segments.intercepts / form.scale + form.zero
+    tensors[f"{name}.intercepts"] = np.rint(offset * 2.0**code_shift).astype(np.int64)
+    return {
+        "code_shift": code_shift,
+        "breaks": f"{name}.breaks",
+        "slopes": f"{name}.slopes",
+        "intercepts": f"{name}.intercepts",
+    }
+
+
+def _affine(
+    name: str, op: EncodingOp, fraction: int, grid: Grid, tensors: Tensors
+) -> dict[str, Any]:
+    """A and B without normalisation: z is the raw value."""
+    per_step = grid.step * 2.0**fraction
+    z_shift = max(0, floor(GAIN_PRECISION - log2(per_step)))
+    gain = int(np.rint(per_step * 2.0**z_shift))
+    if gain >= 1 << (GAIN_BITS - 1):
+        raise CompileError(f"encoding '{name}' needs a gain of {gain}, beyond 24 bits; lower grid_bits.")
+    tensors[f"{name}.affine_a"] = np.full(op.channels, gain, np.int64)
+    tensors[f"{name}.affine_b"] = np.zeros(op.channels, np.int64)
+    return {
+        "z_shift": z_shift,
+        "affine_a": f"{name}.affine_a",
+        "affine_b": f"{name}.affine_b",
+    }
+
+
+def _norm(
+    name: str, op: EncodingOp, fraction: int, grid: Grid, calibration: Calibration,
+    tensors: Tensors,
+) -> dict[str, Any]:  # fmt: skip
+    """Fixed point of group normalisation and its calibrated tables."""
+    norm = op.norm
+    if norm is None:
+        raise CompileError(f"encoding '{name}' has no normalisation.")
+    if op.channels % norm.groups:
+        raise CompileError(
+            f"normalisation '{name}' splits {op.channels} channels into {norm.groups} groups; use a "
+            "divisor."
+        )
+    per_group = op.channels // norm.groups
+    count = per_group * op.height * op.width
+    stat_shift = _stat_shift(name, op, count, grid, calibration)
+    unit = grid.step * 2.0**stat_shift  # real value of a step of the sums
+    deviation = calibration.group_deviation[name] / unit  # (steps, groups)
+    mean = calibration.group_mean[name] / unit
+    # A per step of y: gamma / sigma * 2**(fraction + z_shift), sigma in grid steps.
+    gamma = norm.weight.reshape(norm.groups, per_group)
+    ideal = gamma[None] / (deviation * 2.0**stat_shift)[:, :, None] * 2.0**fraction
+    z_shift = max(0, floor(GAIN_PRECISION - log2(max(float(np.abs(ideal).max()), 1e-12))))
+    a = np.rint(ideal * 2.0**z_shift)
+    if np.abs(a).max() >= 1 << (GAIN_BITS - 1):
+        raise CompileError(
+            f"normalisation '{name}' needs a gain beyond 24 bits on calibration data; lower "
+            "grid_bits."
+        )
+    offset = np.rint(norm.bias * 2.0 ** (fraction + z_shift))
+    # gain * r * 2**-(gain_shift + h) = A, with r * 2**-(46 + h) = 1 / (count * sigma).
+    weight = norm.weight * count * 2.0 ** (fraction + z_shift - stat_shift - RSQRT_FRACTION)
+    gain_shift = floor(30 - log2(max(float(np.abs(weight).max()), 1e-30)))
+    mean_shift = MEAN_FRACTION - stat_shift
+    fixed_mean = np.rint(mean * 2.0**MEAN_FRACTION)
+    b = offset - np.rint(a * np.repeat(fixed_mean, per_group, 1).reshape(a.shape)
+                         * 2.0**-mean_shift).reshape(len(a), -1)  # fmt: skip
+    reference = np.exp(np.log(deviation).mean(0))
+    tables = {
+        "gain": np.rint(weight * 2.0**gain_shift),
+        "offset": offset,
+        "cal_mean": fixed_mean,
+        "cal_inverse": np.rint(reference / deviation * 2.0**TREND_FRACTION),
+        "cal_sigma": np.rint(deviation / reference * 2.0**TREND_FRACTION),
+        "cal_a": a.reshape(len(a), -1),
+        "cal_b": b,
+    }
+    for key, table in tables.items():
+        tensors[f"{name}.{key}"] = table.astype(np.int64)
+    epsilon = max(1, int(np.rint(norm.epsilon * count**2 / unit**2)))
+    return {
+        "z_shift": z_shift,
+        "norm": Norm(
+            groups=norm.groups, count=count, epsilon=epsilon, gain_shift=gain_shift,
+            mean_shift=mean_shift, stat_shift=stat_shift, **{k: f"{name}.{k}" for k in tables},
+        ),
+    }  # fmt: skip
+
+
+def _stat_shift(
+    name: str, op: EncodingOp, count: int, grid: Grid, calibration: Calibration
+) -> int:
+    """Smallest shift that keeps count**2 * (y >> shift)**2 + epsilon below 2**62."""
+    extent = max(calibration.extent(s) for s in op.streams) / grid.step
+    largest = min(2.0 ** (grid.bits - 1), 16 * extent)
+    shift = max(0, ceil(log2(count) + log2(max(largest, 1.0)) - 30.5))
+    if shift > MEAN_FRACTION + 8:
+        raise CompileError(
+            f"normalisation '{name}' sums {count} elements of up to {largest:.3g}, beyond int64; use "
+            "more groups or smaller images."
+        )
+    return shift

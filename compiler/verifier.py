@@ -1,0 +1,126 @@
+"""Checks between passes: what every pass may rely on.
+
+A failure is a defect of the compiler, not of the model, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import networkx as nx
+import numpy as np
+
+from signmask.compiler.errors import CompileError
+from signmask.compiler.graph import (
+    AttentionOp,
+    CallGraph,
+    EncodingOp,
+    LinearOp,
+    StreamOp,
+    TensorGraph,
+    refs,
+)
+from signmask.hw.spec.network import Network
+
+
+class VerifierError(CompileError):
+    """The graph breaks a rule that a pass promised to keep."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(
+            f"internal error at '{place}': {problem}; please report the model that causes it."
+        )
+
+
+def _require(condition: object, place: str, problem: str) -> None:
+    if not condition:
+        raise VerifierError(place, problem)
+
+
+def verify_calls(calls: CallGraph) -> None:
+    """Acyclic; every operand exists; sample and output are present."""
+    graph = calls.graph
+    _require(nx.is_directed_acyclic_graph(graph), calls.output, "the call graph has a cycle")
+    for name in (calls.sample, calls.output):
+        _require(name in graph, name, "the node is missing")
+    for name in graph:
+        call = graph.nodes[name].get("op")
+        _require(call is not None, name, "the node has no operator")
+        if call.target is not None:
+            for used in refs((call.args, call.kwargs)):
+                known = used in graph or used in calls.parameters
+                _require(known, name, f"operand '{used}' is missing")
+
+
+def verify_tensors(graph: TensorGraph) -> None:
+    """Shapes agree along every edge, and every stream is written before it is read."""
+    place = graph.output
+    _require(nx.is_directed_acyclic_graph(graph.graph), place, "the tensor graph has a cycle")
+    steps = len(graph.timesteps)
+    for name, op in graph.of(StreamOp):
+        _require(op.table.shape == (steps, op.channels), name, "its table has the wrong shape")
+        _require(np.isfinite(op.table).all(), name, "its table is not finite")
+        _require(op.linears or op.adds, name, "nothing writes it")
+        for linear in op.linears:
+            _require(graph.op(linear).out == name, linear, f"it does not write '{name}'")
+            size = graph.out_size(graph.op(linear))
+            _require(size == (op.height, op.width), linear, f"its result does not fit '{name}'")
+        for other in map(graph.op, op.adds):
+            same = (other.channels, other.height, other.width) == (op.channels, op.height, op.width)
+            _require(same, name, "an addend differs in shape")
+    for name, op in graph.of(EncodingOp):
+        streams = [graph.op(s) for s in op.streams]
+        _require(sum(s.channels for s in streams) == op.channels, name, "channels do not add up")
+        fits = all((s.height, s.width) == (op.height, op.width) for s in streams)
+        _require(fits, name, "its streams differ in size")
+    for name, op in graph.of(LinearOp):
+        channels = graph.op(op.source).channels
+        _require(op.weight.shape[1] == channels, name, f"its source has {channels} channels")
+    for name, op in graph.of(AttentionOp):
+        widths = {graph.op(s).channels for s in (op.q, op.k, op.v)}
+        _require(widths == {op.channels}, name, "q, k and v differ in width")
+        _require(op.channels % op.heads == 0, name, "heads do not divide its channels")
+
+
+def verify_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
+    """Every name resolves, tensors have the stated type and shape, integers their stated width."""
+    steps = network.steps
+    done: set[str] = {network.input}
+    for name in network.order:
+        if name in network.encodings:
+            encoding = network.encodings[name]
+            for stream in encoding.streams:
+                for producer in _producers(network, stream):
+                    _require(producer in done, name, f"it reads '{stream}' before '{producer}'")
+            segments = len(tensors[encoding.slopes])
+            shape = len(tensors[encoding.breaks]) == segments - 1
+            _require(shape, name, "breaks and slopes disagree")
+            ordered = (np.diff(tensors[encoding.breaks]) >= 0).all()
+            _require(ordered, name, "its breaks are not ascending")
+        elif name in network.linears:
+            linear = network.linears[name]
+            _require(linear.source in done, name, f"it reads '{linear.source}' too early")
+            weight = tensors[linear.weight]
+            _require(weight.dtype == np.int8, name, "its weight is not int8")
+            if linear.out:
+                multiplier = tensors[linear.multiplier]
+                _require(((multiplier > 0) & (multiplier < 1 << 15)).all(), name, "multiplier width")
+        else:
+            attention = network.attentions[name]
+            for stream in (attention.q, attention.k, attention.v):
+                for producer in _producers(network, stream):
+                    _require(producer in done, name, f"it reads '{stream}' before '{producer}'")
+            done.add(attention.out)
+        done.add(name)
+    for name, stream in network.streams.items():
+        table = tensors[stream.table]
+        _require(table.dtype == np.int32, name, "its table is not int32")
+        _require(table.shape == (steps, stream.channels), name, "its table has the wrong shape")
+
+
+def _producers(network: Network, stream: str) -> set[str]:
+    """Linears that a stream and its addends wait for."""
+    found = {n for n, linear in network.linears.items() if linear.out == stream}
+    for other in network.streams[stream].adds:
+        found |= _producers(network, other)
+    return found
