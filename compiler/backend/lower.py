@@ -60,7 +60,9 @@ def lower(
         stream_descriptor(layout, stream, chunk_words, stat_shift(context, stream))
     phases: tuple[Phase, ...] = ("dense",) if knobs.dataflow == "dense" else ("dense", "delta")
     try:
-        code = {phase: assemble(emit_phase(layout, phase)) for phase in phases}
+        code: dict[str, np.ndarray] = {
+            phase: assemble(emit_phase(layout, phase)) for phase in phases
+        }
     except IsaError as error:
         raise CompileError(
             f"the program does not fit the instruction set ({str(error).rstrip('.')}); lower "

@@ -83,9 +83,9 @@ class Encoding:
 
     z = saturate(shift_round(A*y + B, z_shift), 24); segment = breaks <= z;
     code = clamp(shift_round(slopes[segment]*z + intercepts[segment], code_shift), low, high).
-    A and B come from `norm`, or are the int64 tensors `affine_a`, `affine_b` (channels,). `breaks`, `slopes`, `intercepts` name
-    int64 tensors of 2**b - 1, 2**b and 2**b entries (or 0, 1, 1). The code of real zero is `zero`;
-    real value = scale * (code - zero).
+    A and B come from `norm`, or are the int64 tensors `affine_a`, `affine_b` (channels,). `breaks`,
+    `slopes`, `intercepts` name int64 tensors of 2**b - 1, 2**b and 2**b entries (or 0, 1, 1). The
+    code of real zero is `zero`; real value = scale * (code - zero).
     """
 
     name: str
