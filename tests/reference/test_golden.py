@@ -359,3 +359,31 @@ def test_mistakes_are_named():
         GoldenModel(replace(network, knobs=Knobs(dataflow="restore")), tensors, 1)
     with pytest.raises(ValueError, match="is not a list of each operator once"):
         GoldenModel(replace(network, order=network.order[:-1]), tensors, 1)
+
+
+def test_streams_move_by_products_and_the_difference_of_executed_tables():
+    built = with_knobs(residual(), norm="trend")
+    network, codes, recorder = built[0], input_codes(residual()[0], BATCH), Recorder()
+    execute(built, codes, [(0, True), (2, False)], recorder)
+    operators = GoldenModel(*built, BATCH)._operators
+    before, seen = recorder.steps
+    for name, stream in network.streams.items():
+        total = operators.tables[name][2] - operators.tables[name][0]
+        for producer in operators.producers[name]:
+            operator = operators.linears[producer]
+            product = operator(seen["dx", operator.linear.source], 0, 256)
+            total = total + operator.requantise(product)
+        for addend in stream.adds:
+            total = total + seen["dy", addend]
+        assert torch.equal(seen["dy", name], total)
+        assert torch.equal(seen["y", name], before["y", name] + seen["dy", name])
+
+
+def test_attention_of_a_mask_step_reads_values_of_that_step():
+    built = with_knobs(unet(), norm="trend")
+    codes, recorder = input_codes(built[0], BATCH, change=0.5), Recorder()
+    execute(built, codes, recorder=recorder)
+    attend = GoldenModel(*built, BATCH)._operators.attentions["attend"]
+    for seen in recorder.steps:
+        want = attend(*(seen["y", name] for name in "qkv"))
+        assert torch.equal(seen["codes", "attended"], want)
