@@ -1,0 +1,88 @@
+"""Cycle formulas of every unit: the simulator charges them, the RTL must meet them.
+
+Pure functions of the hardware configuration and of what an instruction does. A unit accepts its
+next instruction when it is no longer occupied; an instruction is done (its tokens leave) when its
+last result is written.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from signmask.hw.spec.config import HardwareConfig
+from signmask.hw.spec.isa import INSTRUCTION_BYTES
+
+OPERAND_READ = 2  # scratchpad address, scratchpad data
+DIGIT_SELECT = 1  # outlier selector routes digits and wide operands to lanes
+MULTIPLY = 1  # narrow and full lanes
+ACCUMULATE = 2  # read and add the int32 accumulator, write it back
+ARRAY_FILL = OPERAND_READ + DIGIT_SELECT + MULTIPLY + ACCUMULATE  # without the adder tree
+
+# Vector pipelines: operand read (2), the stages named below, write back (1).
+REQUANTISE_FILL = 2 + 5 + 1  # 32x16 multiply (2), round and shift, add table and stream, saturate
+QUANTISE_FILL = 2 + 4 + 1  # multiply (2), round and shift, saturate
+ENCODE_RAW_FILL = 2 + 9 + 1  # A*y+B (3), z, segment, slope*z+intercept (2), code, select outliers
+ENCODE_MASK_FILL = 2 + 8 + 1  # A*dy (2), dz, slope*dz (2), round, add correction, select outliers
+ENCODE_SOURCE_FILL = 2 + 2 + 1  # subtract, select outliers
+COPY_FILL = 2 + 1
+SOFTMAX_FILL = 2 + 5 + 1  # subtract the maximum, multiply (2), round, table
+SOFTMAX_PASSES = 3  # maximum; exponential and sum; write codes beside the reciprocal's division
+NORMALISE_FILL = 2 + 7 + 1  # times reciprocal (2), round, multiply (2), round, zero and saturate
+
+# One serial unit per SFU, one result bit per cycle.
+MEAN_DIVIDE_CYCLES = 40  # quotient bits of a group mean: MEAN_FRACTION + 32
+ROOT_CYCLES = 24  # result bits of the integer square root of 48 bits
+DIVIDE_CYCLES = 24  # quotient bits of 2**46 / root
+SCALE_CYCLES = 4  # channel constants: gain*r, shift, A*mean, subtract
+
+
+def beats(config: HardwareConfig, size: int) -> int:
+    """Bus cycles of one contiguous area of `size` bytes."""
+    return -(-size // config.axi_bytes)
+
+
+def dispatch(config: HardwareConfig, index: int) -> int:
+    """Cycle in which the sequencer hands out instruction `index` of a program.
+
+    Instructions stream in over their own port behind one memory latency; one at most per cycle.
+    """
+    fetched = -(-(index + 1) * INSTRUCTION_BYTES // config.axi_bytes)
+    return config.memory_latency + max(fetched, index + 1)
+
+
+def load_keys(config: HardwareConfig, bus_beats: int, words: int, transpose: bool) -> int:
+    """Cycles that LOAD_KEYS occupies the load channel.
+
+    Transposing writes one memory word (a token's n channels) into ceil(n / columns) weight words.
+    """
+    if not transpose:
+        return bus_beats
+    return max(bus_beats, -(-config.group // config.columns) * words)
+
+
+def array_fill(config: HardwareConfig) -> int:
+    """Cycles from the last operand read to the last accumulator written: the fixed stages and an
+    adder tree over narrow and full lanes, one level per cycle."""
+    return ARRAY_FILL + (config.group + config.full_lanes - 1).bit_length()
+
+
+def vector(words: int, fill: int) -> int:
+    """Cycles of a vector instruction at one word per cycle."""
+    return words + fill
+
+
+def softmax(words: int) -> int:
+    """Cycles of SOFTMAX over `words` words of scores; the last row's serial division ends it."""
+    return SOFTMAX_PASSES * words + DIVIDE_CYCLES + SOFTMAX_FILL
+
+
+def constants(config: HardwareConfig, groups: int, images: int, planes: int, size: int) -> int:
+    """Cycles of CONSTANTS: the descriptor's latency, that of the arrays it points to, `size` bytes
+    of both, then the serial units per group and image, then one channel plane per cycle."""
+    serial = groups * images * (MEAN_DIVIDE_CYCLES + ROOT_CYCLES + DIVIDE_CYCLES)
+    return 2 * config.memory_latency + beats(config, size) + serial + planes * images + SCALE_CYCLES
+
+
+def engine(config: HardwareConfig, words: int, size: int) -> int:
+    """Cycles of a near-data engine instruction: one word per cycle or the bank bandwidth."""
+    return max(words, ceil(size / config.near_data_bytes)) + config.memory_latency
