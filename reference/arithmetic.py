@@ -30,8 +30,8 @@ def shift_round(value: Tensor, shift: int | Tensor) -> Tensor:
         return torch.where(shift > 0, rounded, value << (-shift).clamp(min=0))
     if shift <= 0:
         return value << -shift
-    right = min(shift, _HIGHEST_SHIFT)
-    return (value >> (right - 1)).bitwise_and_(1).add_(value >> right)
+    bounded = min(shift, _HIGHEST_SHIFT)
+    return (value >> (bounded - 1)).bitwise_and_(1).add_(value >> bounded)
 
 
 def requantise(accumulator: Tensor, multiplier: int | Tensor, shift: int | Tensor) -> Tensor:
