@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,21 @@ from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.container import Program
 from signmask.hw.spec.network import Knobs
 from signmask.runtime.errors import RunError
-from signmask.runtime.host import HostScheduler
+from signmask.runtime.host import HostScheduler, make_scheduler
 from signmask.runtime.sources import ModelSource
+
+Progress = Callable[[str, float], None]  # stage, fraction of it
+
+
+def calibrate_source(
+    source: ModelSource, steps: int, model: Any, progress: Progress | None = None
+) -> Any:
+    """The compiler's statistics of a loaded model, for several programs of the same schedule."""
+    HostScheduler(source.scheduler, steps)
+    from signmask.compiler.frontend import calibrate
+
+    with fixed_randomness():
+        return calibrate(model, make_scheduler(source.scheduler), steps, progress=progress)
 
 
 def build_program(
@@ -21,9 +35,11 @@ def build_program(
     steps: int,
     batch: int,
     model: Any = None,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
+    calibration: Any = None,
 ) -> Program:
-    """Compile a source; `model` spares loading it again.
+    """Compile a source; `model` spares loading it again, `calibration` (of the same source and
+    steps) measuring it again.
 
     Raises RunError for impossible steps or batch, and the compiler's own errors.
     """
@@ -32,13 +48,27 @@ def build_program(
     HostScheduler(source.scheduler, steps)
     from signmask.compiler.driver import compile_model
 
-    program: Program = compile_model(
-        source.load() if model is None else model,
-        config,
-        knobs,
-        steps,
-        batch,
-        scheduler=source.scheduler,
-        progress=progress,
-    )
+    with fixed_randomness():
+        program = compile_model(
+            source.load() if model is None else model,
+            config,
+            knobs,
+            steps,
+            batch,
+            scheduler=make_scheduler(source.scheduler),
+            calibration=calibration,
+            name=source.name,
+            progress=progress,
+        )
     return replace(program, source=source.to_json(), scheduler=dict(source.scheduler))
+
+
+@contextmanager
+def fixed_randomness() -> Iterator[None]:
+    """torch's global generator at a fixed seed: DDPM draws from it while calibrating, and equal
+    models must give equal programs."""
+    import torch
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        yield

@@ -64,8 +64,8 @@ class HostLog:
 
 def image_bits(seed: int, image: int) -> np.random.Philox:
     """Philox bit stream of an image, keyed by (seed, image)."""
-    if not 0 <= seed < 2**64:
-        raise RunError(f"seed is {seed}; use a whole number from 0 to 2**64 - 1.")
+    if not 0 <= seed < 2**32:
+        raise RunError(f"seed is {seed}; use a whole number from 0 to 2**32 - 1.")
     return np.random.Philox(key=np.array([seed, image], np.uint64))
 
 
@@ -124,16 +124,7 @@ class HostScheduler:
     def __init__(self, config: Mapping[str, Any], steps: int) -> None:
         """`config` is a scheduler's configuration with its `_class_name`; raises RunError where it
         names another class, or MissingExtra without diffusers."""
-        try:
-            import diffusers
-        except ImportError:
-            raise MissingExtra("diffusers", "torch", "The host's noise schedule") from None
-        name = config.get("_class_name", "DDIMScheduler")
-        if name not in SCHEDULERS:
-            raise RunError(
-                f"scheduler '{name}' is not supported on the host; use {' or '.join(SCHEDULERS)}."
-            )
-        self._scheduler = getattr(diffusers, name).from_config(dict(config))
+        self._scheduler = make_scheduler(config)
         if not 1 <= steps <= self._scheduler.config.num_train_timesteps:
             raise RunError(
                 f"{steps} steps do not fit a schedule of "
@@ -142,7 +133,7 @@ class HostScheduler:
             )
         self._scheduler.set_timesteps(steps)
         self.timesteps = tuple(int(t) for t in self._scheduler.timesteps)
-        self.stochastic = name == "DDPMScheduler"
+        self.stochastic = type(self._scheduler).__name__ == "DDPMScheduler"
 
     @classmethod
     def of_program(cls, program: Program) -> HostScheduler:
@@ -182,6 +173,21 @@ class HostScheduler:
             **options,
         )
         return np.asarray(result.prev_sample.numpy())
+
+
+def make_scheduler(config: Mapping[str, Any]) -> Any:
+    """A diffusers scheduler from `Program.scheduler`; raises RunError for another class than DDIM
+    or DDPM, or MissingExtra without diffusers."""
+    try:
+        import diffusers
+    except ImportError:
+        raise MissingExtra("diffusers", "torch", "The host's noise schedule") from None
+    name = config.get("_class_name", "DDIMScheduler")
+    if name not in SCHEDULERS:
+        raise RunError(
+            f"scheduler '{name}' is not supported on the host; use {' or '.join(SCHEDULERS)}."
+        )
+    return getattr(diffusers, name).from_config(dict(config))
 
 
 def scheduler_config(scheduler: Any) -> dict[str, Any]:

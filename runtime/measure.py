@@ -34,13 +34,12 @@ class MeasuredRun:
 def measure_run(
     program: Program,
     backend: str,
-    seed: int,
     result: SampleResult,
     progress: Progress | None = None,
 ) -> MeasuredRun:
     """Compare a run with its fp32 model and its dense network; the first is left out, with a note,
     where the source is gone."""
-    images, shape = len(result.images), result.images.shape[1:]
+    images, shape, seed = len(result.images), result.images.shape[1:], result.seed
     factor = int(program.source.get("unfold", "1"))
     pixels = unfold(result.images, factor)
     notes: list[str] = []
@@ -60,7 +59,7 @@ def measure_run(
     against_dense = measure(pixels, unfold(dense.images, factor))
     if against_dense.identical == images:
         notes.append("every image is identical to the dense run: its PSNR is infinite (null here).")
-    facts = run_facts(program, backend, seed, result)
+    facts = run_facts(program, backend, result)
     facts |= quality_facts(against_float, against_dense)
     facts["identical_to_dense"] = result.digests == dense.digests
     facts["notes"] = notes
@@ -79,7 +78,7 @@ def quality_facts(against_float: Quality | None, against_dense: Quality) -> dict
     }
 
 
-def run_facts(program: Program, backend: str, seed: int, result: SampleResult) -> dict[str, Any]:
+def run_facts(program: Program, backend: str, result: SampleResult) -> dict[str, Any]:
     """Everything about a run but its quality; cycles and what follows from them are null on an
     untimed backend."""
     timed = result.cycles is not None
@@ -93,7 +92,7 @@ def run_facts(program: Program, backend: str, seed: int, result: SampleResult) -
         "dense_steps": [record.index for record in result.steps if record.dense],
         "images": len(result.images),
         "batch": program.batch,
-        "seed": seed,
+        "seed": result.seed,
         "output_sha256": result.output_sha256,
         "image_sha256": list(result.digests),
         "cycles": result.cycles,

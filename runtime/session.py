@@ -61,6 +61,7 @@ class SampleResult:
     busy: Mapping[str, int]
     traffic: Mapping[str, int]
     host: HostLog
+    seed: int = 0
 
     @property
     def output_sha256(self) -> str:
@@ -200,6 +201,7 @@ class Session:
             busy=dict(busy),
             traffic=dict(traffic),
             host=log,
+            seed=seed,
         )
 
     def _generators(self, seed: int, first: int, count: int) -> list[object] | None:

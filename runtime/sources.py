@@ -35,6 +35,11 @@ class ModelSource:
     unfold: int
     scheduler: Mapping[str, Any]
 
+    @property
+    def name(self) -> str:
+        """Short name: the bundled name, the class, or the file's or folder's own."""
+        return Path(self.path).stem
+
     def to_json(self) -> dict[str, str]:
         """As `Program.source` keeps it: strings by name."""
         return {
@@ -68,7 +73,9 @@ def resolve(model: str, scheduler: Path | None = None) -> ModelSource:
     if model in bundled.names():
         relu = bundled.activation(model).lower() == "relu"
         weights = bundled.folder(model) / "weights.safetensors"
-        return ModelSource("bundled", model, sha256_of([weights]), relu, 2, own or _default())
+        return ModelSource(
+            "bundled", model, sha256_of([weights]), relu, 2, own or default_scheduler()
+        )
     if path.is_dir():
         unet, schedule = _folder_parts(path)
         config = json.loads((unet / "config.json").read_text())
@@ -79,11 +86,11 @@ def resolve(model: str, scheduler: Path | None = None) -> ModelSource:
             sha256=sha256_of([unet / "config.json", *files]),
             relu=config.get("act_fn") == "relu",
             unfold=1,
-            scheduler=own or (_read_scheduler(schedule) if schedule else _default()),
+            scheduler=own or (_read_scheduler(schedule) if schedule else default_scheduler()),
         )
     if path.is_file() and path.suffix == ".pt2":
         return ModelSource(
-            "export", str(path.resolve()), sha256_of([path]), False, 1, own or _default()
+            "export", str(path.resolve()), sha256_of([path]), False, 1, own or default_scheduler()
         )
     raise RunError(
         f"model '{model}' is neither bundled ({', '.join(bundled.names())}) nor an existing .pt2 "
@@ -158,7 +165,8 @@ def _require_torch() -> None:
         raise MissingExtra(str(error.name), "torch", "Reading a model") from None
 
 
-def _default() -> dict[str, Any]:
+def default_scheduler() -> dict[str, Any]:
+    """Configuration of DDIM with linear betas and trailing spacing, as the bundled models use."""
     from signmask.reference.models.unet import scheduler
 
     return scheduler_config(scheduler())

@@ -12,8 +12,7 @@ import typer
 
 from signmask.hw.spec.container import Program
 from signmask.runtime.cli import options
-from signmask.runtime.cli.console import out, print_json
-from signmask.runtime.cli.progress import compile_progress
+from signmask.runtime.cli.console import compile_bar, out, print_json
 from signmask.runtime.errors import RunError
 
 
@@ -24,7 +23,7 @@ def compile_command(
     dataflow: Annotated[str, typer.Option(help="dense, restore or mask.")] = "mask",
     paper: Annotated[bool, typer.Option("--paper", help="Cambricon-D's own mask setting.")] = False,
     steps: options.Steps = 50,
-    batch: Annotated[int, typer.Option(help="Images per batch.")] = 1,
+    batch: options.Batch = 1,
     scheduler: options.Scheduler = None,
     inlier_bits: options.InlierBits = None,
     full_lanes: options.FullLanes = None,
@@ -53,7 +52,7 @@ def compile_command(
     source = resolve(model, scheduler)
     knobs, hardware = knobs_for(dataflow, options.preset(config), source.relu, paper, overrides)
     start = time.perf_counter()
-    with compile_progress(f"compiling {model}") as progress:
+    with compile_bar(f"compiling {model}") as progress:
         program = build_program(source, hardware, knobs, steps, batch, progress=progress)
     data = program.to_bytes()
     program.save(output)

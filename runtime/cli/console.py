@@ -28,8 +28,8 @@ def print_table(table: Table) -> None:
 
 
 @contextmanager
-def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, driven by calls with (done, total)."""
+def progress_bar(text: str) -> Iterator[Callable[..., None]]:
+    """A bar on stderr, driven by calls with (done, total) or (done, total, new text)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -38,4 +38,15 @@ def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
     )
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def update(done: int, total: int, label: str = text) -> None:
+            bar.update(task, completed=done, total=total, description=label)
+
+        yield update
+
+
+@contextmanager
+def compile_bar(text: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr, driven by the compiler with (stage, fraction done)."""
+    with progress_bar(text) as update:
+        yield lambda stage, fraction: update(round(1000 * fraction), 1000, f"{text}: {stage}")

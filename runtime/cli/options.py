@@ -18,6 +18,7 @@ Model = Annotated[
 Config = Annotated[str, typer.Option(help="Hardware preset: nano, edge or paper.")]
 Steps = Annotated[int, typer.Option(help="Steps of the sampling schedule.")]
 Images = Annotated[int, typer.Option(help="Images to sample.")]
+Batch = Annotated[int, typer.Option(help="Images per batch of the program.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Backend = Annotated[str, typer.Option(help="reference (untimed) or sim (cycle-level).")]
 Scheduler = Annotated[

@@ -32,7 +32,7 @@ def run(
     with progress_bar(f"sampling on {backend}") as progress:
         result = session.sample(images, seed, progress)
     with progress_bar("comparing with fp32 and dense") as progress:
-        measured = measure_run(loaded, backend, seed, result, progress)
+        measured = measure_run(loaded, backend, result, progress)
     facts: dict[str, Any] = {"program": str(program), **measured.facts}
     if output is not None:
         facts["files"] = write_samples(output, result, measured.pixels)

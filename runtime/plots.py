@@ -1,0 +1,117 @@
+"""Plots of a comparison, drawn from its data alone."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from signmask.runtime.errors import MissingExtra
+
+DPI = 110
+WIDTH_INCHES = 8.4
+
+
+def draw(data: dict[str, Any]) -> dict[str, bytes]:
+    """PNG files by stem: "error", "widths" where differences were counted, "traffic" and "cycles"
+    on a timed backend. Raises MissingExtra without matplotlib."""
+    plots = {"error": error_plot(data)}
+    if any(row["widths_by_step"] for row in data["dataflows"]):
+        plots["widths"] = widths_plot(data)
+    if any(row["traffic_bytes"] for row in data["dataflows"]):
+        plots["traffic"] = traffic_plot(data)
+        plots["cycles"] = cycles_plot(data)
+    return plots
+
+
+def error_plot(data: dict[str, Any]) -> bytes:
+    """Root mean square error of the sample after each step, against fp32 and against dense."""
+    figure, axes = _figure(1, 2, 3.2)
+    targets = (("rmse_vs_fp32_by_step", "against fp32"), ("rmse_vs_dense_by_step", "against dense"))
+    for axis, (key, title) in zip(axes[0], targets, strict=True):
+        for row in data["dataflows"]:
+            values = np.array(row[key])
+            # Equal samples have no place on a logarithmic axis.
+            values[values == 0] = np.nan
+            if np.isfinite(values).any():
+                axis.semilogy(np.arange(1, len(values) + 1), values, label=row["label"])
+        axis.set(xlabel="steps executed", ylabel="RMS error of the sample", title=title)
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize=8)
+    return _png(figure)
+
+
+def widths_plot(data: dict[str, Any]) -> bytes:
+    """Share of zero and of wide differences by boundary (rows) and step (columns)."""
+    rows = [row for row in data["dataflows"] if row["widths_by_step"]]
+    most = max(len(row["widths_by_step"]) for row in rows)
+    figure, axes = _figure(len(rows), 2, max(2.2, 0.11 * most + 0.8) * len(rows))
+    for pair, row in zip(axes, rows, strict=True):
+        widths = row["widths_by_step"]
+        panels = (("zero", ("zero",), 1.0), ("outlier or clipped", ("outlier", "clipped"), 0.3))
+        for axis, (title, kinds, top) in zip(pair, panels, strict=True):
+            shares = np.array([_shares(counts, kinds) for counts in widths.values()])
+            image = axis.imshow(shares, aspect="auto", vmin=0, vmax=top, interpolation="nearest")
+            axis.set_title(f"{row['label']}: share {title}", fontsize=9)
+            axis.set_xlabel("step")
+            axis.set_yticks(range(len(widths)), list(widths), fontsize=5)
+            figure.colorbar(image, ax=axis, extend="neither" if top == 1 else "max")
+    return _png(figure)
+
+
+def traffic_plot(data: dict[str, Any]) -> bytes:
+    """Bytes by kind, stacked, one bar per dataflow."""
+    rows = [row for row in data["dataflows"] if row["traffic_bytes"]]
+    figure, axes = _figure(1, 1, 3.2)
+    axis = axes[0][0]
+    left = np.zeros(len(rows))
+    labels = [row["label"] for row in rows]
+    for kind in dict.fromkeys(kind for row in rows for kind in row["traffic_bytes"]):
+        size = np.array([row["traffic_bytes"].get(kind, 0) for row in rows]) / 1e6
+        if size.any():
+            axis.barh(labels, size, left=left, label=kind.replace("_", " "))
+            left += size
+    axis.invert_yaxis()
+    axis.set(xlabel="MB over the run (near data: inside the memory)", title="Traffic by kind")
+    axis.legend(fontsize=8, ncols=2)
+    return _png(figure)
+
+
+def cycles_plot(data: dict[str, Any]) -> bytes:
+    """Cycles of each step, summed over the batches."""
+    figure, axes = _figure(1, 1, 3.0)
+    axis = axes[0][0]
+    for row in data["dataflows"]:
+        if row["cycles_per_step"]:
+            steps = np.arange(1, len(row["cycles_per_step"]) + 1)
+            axis.plot(steps, np.array(row["cycles_per_step"]) / 1e6, label=row["label"])
+    axis.set(xlabel="step", ylabel="million cycles", title="Cycles by step")
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return _png(figure)
+
+
+def _shares(counts: dict[str, list[int]], kinds: tuple[str, ...]) -> np.ndarray:
+    """Share of `kinds` among the elements of each step; undefined for dense steps."""
+    elements = np.array(counts["elements"], np.float64)
+    chosen = sum(np.array(counts[kind], np.float64) for kind in kinds)
+    return np.divide(chosen, elements, out=np.full_like(elements, np.nan), where=elements > 0)
+
+
+def _figure(rows: int, columns: int, height: float) -> tuple[Any, np.ndarray]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra("matplotlib", "report", "Drawing plots") from None
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _png(figure: Any) -> bytes:
+    stream = io.BytesIO()
+    # Without the version, equal data give equal files.
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
