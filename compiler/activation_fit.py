@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def fit(kind: Activation, bits: int, z: np.ndarray, weight: np.ndarray) -> Segme
         return Segments(breaks, slopes, np.zeros(segments))
     edges, moments = _cells(kind, z, weight, max(CELLS, segments))
     cuts = _partition(_costs(moments), segments)
-    lines = [_line(moments[b] - moments[a]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    lines = [_line(moments[b] - moments[a]) for a, b in pairwise(cuts)]
     slopes, intercepts = (np.array(column) for column in zip(*lines, strict=True))
     return Segments(edges[cuts[1:-1]], slopes, intercepts)
 
@@ -62,6 +63,8 @@ def _cells(
     spread = np.cumsum(density) / density.sum() + np.linspace(0, 1, len(z))
     starts = np.unique(np.searchsorted(spread, np.linspace(0, 2, cells + 1)[1:-1]))
     starts = starts[(starts > first) & (starts <= last)]
+    if len(starts) < cells // 8:  # a histogram of few bins: any bin may start a segment
+        starts = np.arange(1, len(z), max(1, len(z) // cells))
     bounds = np.concatenate([[0], starts, [len(z)]])
     f = activation_value(kind, z)
     terms = np.stack([np.ones_like(z), z, z * z, f, z * f, f * f], 1) * density[:, None]

@@ -16,7 +16,14 @@ from safetensors.numpy import save_file
 
 from signmask.compiler.errors import CompileError
 from signmask.compiler.float_model import FloatModel
-from signmask.compiler.graph import AttentionOp, EncodingOp, InputOp, StreamOp, TensorGraph
+from signmask.compiler.graph import (
+    AttentionOp,
+    EncodingOp,
+    InputOp,
+    NormOp,
+    StreamOp,
+    TensorGraph,
+)
 
 BINS = 2048
 BATCH = 8
@@ -83,8 +90,8 @@ class Calibration:
         if self.timesteps != graph.timesteps:
             raise CompileError(
                 f"the calibration is for {len(self.timesteps)} timesteps {self.timesteps[:3]}..., "
-                f"the schedule has {len(graph.timesteps)}: {graph.timesteps[:3]}...; calibrate with "
-                "the same scheduler and number of steps."
+                f"the schedule has {len(graph.timesteps)}: {graph.timesteps[:3]}...; calibrate "
+                "with the same scheduler and number of steps."
             )
         lacking = [n for n, _ in graph.of(EncodingOp) if n not in self.histograms]
         if lacking:
@@ -145,7 +152,8 @@ def measure(
                 progress("calibrate", done)
         if not torch.isfinite(x).all():
             raise CompileError(
-                "sampling the float model gives NaN or infinity; check the weights and the scheduler."
+                "sampling the float model gives NaN or infinity; check the weights and the "
+                "scheduler."
             )
         if not counting:
             ranges.fix()
@@ -164,7 +172,7 @@ class _Ranges:
         steps = len(graph.timesteps)
         self.steps = steps
         attended = {s for _, op in graph.of(AttentionOp) for s in (op.q, op.k, op.v)}
-        self.streams = {n: op for n, op in graph.of(StreamOp)}
+        self.streams = dict(graph.of(StreamOp))
         self.counted = attended | {
             n for kind in (EncodingOp, AttentionOp, InputOp) for n, _ in graph.of(kind)
         }
@@ -204,16 +212,13 @@ class _Ranges:
             self.counts[name] += torch.histc(clamped, BINS, *span).double().numpy()
         op = self.graph.op(name)
         if isinstance(op, EncodingOp) and op.norm is not None:
-            self._group_statistics(name, op)
+            self._group_statistics(name, op, op.norm)
 
-    def _group_statistics(self, name: str, op: EncodingOp) -> None:
-        assert_norm = op.norm
-        if assert_norm is None:
-            return
+    def _group_statistics(self, name: str, op: EncodingOp, norm: NormOp) -> None:
         raw = torch.cat([self.raw[s] for s in op.streams], 1).double()
-        grouped = raw.reshape(len(raw), assert_norm.groups, -1)
-        variance = grouped.var(-1, unbiased=False) + assert_norm.epsilon
-        shape = (self.steps, assert_norm.groups)
+        grouped = raw.reshape(len(raw), norm.groups, -1)
+        variance = grouped.var(-1, unbiased=False) + norm.epsilon
+        shape = (self.steps, norm.groups)
         self.means.setdefault(name, np.zeros(shape))[self.step] += grouped.mean(-1).sum(0).numpy()
         logs = (0.5 * variance.log()).sum(0).numpy()
         self.logs.setdefault(name, np.zeros(shape))[self.step] += logs

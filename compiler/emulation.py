@@ -1,7 +1,7 @@
 """Dense integer execution of a Network inside the compiler, for bias correction.
 
-It follows the dense step of `docs/numerics.md` and nothing else; the definition of every mode is the
-golden model in `reference/`, which the compiler does not import.
+It follows the dense step of `docs/numerics.md` and nothing else; the definition of every mode is
+the golden model in `reference/`, which the compiler does not import.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ class DenseEmulator:
         value = norm.count * squares - total * total + norm.epsilon
         length = torch.tensor([[v.bit_length() for v in row] for row in value.tolist()])
         h = (length - 47) >> 1
-        mantissa = torch.where(h >= 0, value >> (2 * h).clamp(min=0), value << (-2 * h).clamp(min=0))
+        mantissa = torch.where(
+            h >= 0, value >> (2 * h).clamp(min=0), value << (-2 * h).clamp(min=0)
+        )
         root = mantissa.double().sqrt().floor().to(torch.int64)
         root = root - (root * root > mantissa).long()
         root = root + ((root + 1) * (root + 1) <= mantissa).long()

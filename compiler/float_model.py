@@ -62,9 +62,10 @@ class FloatModel:
             if observer is not None:
                 observer(name, values[name])
         output = self.graph.op(self.graph.output)
-        return values[self.graph.output] + torch.from_numpy(output.table[step]).float()[
-            None, :, None, None
-        ]
+        return (
+            values[self.graph.output]
+            + torch.from_numpy(output.table[step]).float()[None, :, None, None]
+        )
 
     def _linear(self, name: str, op: LinearOp, x: torch.Tensor) -> torch.Tensor:
         if op.upsample > 1:

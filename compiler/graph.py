@@ -178,7 +178,8 @@ class TensorGraph:
         """(height, width) of a linear operator's result."""
         source = self.op(linear.source)
         kernel = linear.weight.shape[2]
-        return tuple(  # type: ignore[return-value]
+        height, width = (
             (size * linear.upsample + 2 * linear.padding - kernel) // linear.stride + 1
             for size in (source.height, source.width)
         )
+        return height, width

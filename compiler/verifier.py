@@ -104,7 +104,8 @@ def verify_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
             _require(weight.dtype == np.int8, name, "its weight is not int8")
             if linear.out:
                 multiplier = tensors[linear.multiplier]
-                _require(((multiplier > 0) & (multiplier < 1 << 15)).all(), name, "multiplier width")
+                fits = ((multiplier > 0) & (multiplier < 1 << 15)).all()
+                _require(fits, name, "a multiplier exceeds 15 bits")
         else:
             attention = network.attentions[name]
             for stream in (attention.q, attention.k, attention.v):
@@ -112,10 +113,10 @@ def verify_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
                     _require(producer in done, name, f"it reads '{stream}' before '{producer}'")
             done.add(attention.out)
         done.add(name)
-    for name, stream in network.streams.items():
-        table = tensors[stream.table]
+    for name, raw in network.streams.items():
+        table = tensors[raw.table]
         _require(table.dtype == np.int32, name, "its table is not int32")
-        _require(table.shape == (steps, stream.channels), name, "its table has the wrong shape")
+        _require(table.shape == (steps, raw.channels), name, "its table has the wrong shape")
 
 
 def _producers(network: Network, stream: str) -> set[str]:

@@ -107,6 +107,8 @@ def _refuse_pickles(content: bytes, path: Path) -> None:
             raise zipfile.BadZipFile("checksum")
         names = archive.namelist()
         if not any(n.endswith("/models/model.json") for n in names):
+            if "serialized_exported_program.json" not in names:
+                raise zipfile.BadZipFile("no exported program")
             raise CompileError(
                 f"'{path}' has no models/model.json and is of the old .pt2 format, which needs "
                 "unpickling; write it again with torch.export.save of torch 2.13 or later."
@@ -129,8 +131,8 @@ def _refuse_pickles(content: bytes, path: Path) -> None:
                     torch.load(io.BytesIO(archive.read(name)), weights_only=True)
                 except Exception:
                     raise CompileError(
-                        f"'{path}' has example inputs that are not plain tensors ('{name}'); export "
-                        "the model with tensors as example inputs."
+                        f"'{path}' has example inputs that are not plain tensors ('{name}'); "
+                        "export the model with tensors as example inputs."
                     ) from None
 
 
@@ -151,7 +153,8 @@ def _to_graph(program: ExportedProgram) -> CallGraph:
                     raise CompileError(f"the exported program lacks '{key}'; export it again.")
                 if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                     raise CompileError(
-                        f"tensor '{key}' holds NaN or infinity; repair the weights before compiling."
+                        f"tensor '{key}' holds NaN or infinity; repair the weights before "
+                        "compiling."
                     )
                 parameters[node.name] = tensor.detach()
             else:
@@ -194,9 +197,11 @@ def _convert(value: Any) -> Any:
     if isinstance(value, torch.fx.Node):
         return Ref(value.name)
     if isinstance(value, (list, tuple)):
-        return tuple(_convert(v) for v in value) if isinstance(value, tuple) else [
-            _convert(v) for v in value
-        ]
+        return (
+            tuple(_convert(v) for v in value)
+            if isinstance(value, tuple)
+            else [_convert(v) for v in value]
+        )
     if isinstance(value, dict):
         return {k: _convert(v) for k, v in value.items()}
     return value

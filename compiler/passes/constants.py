@@ -81,7 +81,9 @@ def _affine(
     z_shift = max(0, floor(GAIN_PRECISION - log2(per_step)))
     gain = int(np.rint(per_step * 2.0**z_shift))
     if gain >= 1 << (GAIN_BITS - 1):
-        raise CompileError(f"encoding '{name}' needs a gain of {gain}, beyond 24 bits; lower grid_bits.")
+        raise CompileError(
+            f"encoding '{name}' needs a gain of {gain}, beyond 24 bits; lower grid_bits."
+        )
     tensors[f"{name}.affine_a"] = np.full(op.channels, gain, np.int64)
     tensors[f"{name}.affine_b"] = np.zeros(op.channels, np.int64)
     return {
@@ -101,8 +103,8 @@ def _norm(
         raise CompileError(f"encoding '{name}' has no normalisation.")
     if op.channels % norm.groups:
         raise CompileError(
-            f"normalisation '{name}' splits {op.channels} channels into {norm.groups} groups; use a "
-            "divisor."
+            f"normalisation '{name}' splits {op.channels} channels into {norm.groups} groups; use "
+            "a divisor."
         )
     per_group = op.channels // norm.groups
     count = per_group * op.height * op.width
@@ -150,16 +152,14 @@ def _norm(
     }  # fmt: skip
 
 
-def _stat_shift(
-    name: str, op: EncodingOp, count: int, grid: Grid, calibration: Calibration
-) -> int:
+def _stat_shift(name: str, op: EncodingOp, count: int, grid: Grid, calibration: Calibration) -> int:
     """Smallest shift that keeps count**2 * (y >> shift)**2 + epsilon below 2**62."""
     extent = max(calibration.extent(s) for s in op.streams) / grid.step
     largest = min(2.0 ** (grid.bits - 1), 16 * extent)
     shift = max(0, ceil(log2(count) + log2(max(largest, 1.0)) - 30.5))
     if shift > MEAN_FRACTION + 8:
         raise CompileError(
-            f"normalisation '{name}' sums {count} elements of up to {largest:.3g}, beyond int64; use "
-            "more groups or smaller images."
+            f"normalisation '{name}' sums {count} elements of up to {largest:.3g}, beyond int64; "
+            "use more groups or smaller images."
         )
     return shift

@@ -232,9 +232,7 @@ class Fuser:
             rows = self.constants[argument.name]
             if (rows == rows[0]).all():
                 return rows[0]
-        raise Reject(
-            "a weight changes with the timestep or the sample", "use constant weights"
-        )
+        raise Reject("a weight changes with the timestep or the sample", "use constant weights")
 
     def _table(self, argument: Any, layout: Layout) -> np.ndarray:
         """(steps, channels) of a constant or time-dependent addend."""
@@ -248,7 +246,9 @@ class Fuser:
         shape = (1,) * (len(layout.dims) - rows.ndim + 1) + rows.shape[1:]
         axis = layout.dims.index(("c",)) if ("c",) in layout.dims else -1
         if any(
-            size != 1 and i != axis and not (layout.dims[i] == ("n",) and self._same(rows, i, shape))
+            size != 1
+            and i != axis
+            and not (layout.dims[i] == ("n",) and self._same(rows, i, shape))
             for i, size in enumerate(shape)
         ):
             raise Reject(
@@ -293,8 +293,9 @@ class Fuser:
         elif padding == "same":
             padding = [k // 2 for k in kernel]
         if kernel[0] != kernel[1] or len({*stride}) > 1 or len({*padding}) > 1:
+            shapes = f"kernel {tuple(kernel)}, stride {tuple(stride)}, padding {tuple(padding)}"
             raise Reject(
-                f"kernel {kernel}, stride {tuple(stride)} or padding {tuple(padding)} is not square",
+                f"one of {shapes} is not square",
                 "use equal values in both directions",
             )
         if arguments.get("groups", 1) != 1 or {*arguments.get("dilation", [1])} != {1}:
@@ -437,18 +438,18 @@ class Fuser:
         if arguments.get("dropout_p") or arguments.get("enable_gqa"):
             raise Reject("attention drops or shares heads", "use plain self-attention")
         heads = values[0].layout.heads
-        if not heads or any(v.layout.dims != values[0].layout.dims for v in values):
+        if not heads or any(x.layout.dims != values[0].layout.dims for x in values):
             raise Reject(
                 "q, k, v are not (N, heads, tokens, channels) of one image",
                 "split heads with view and transpose",
             )
-        streams = [self._as_stream(v).streams[0] for v in values]
+        q, k, v = (self._as_stream(value).streams[0] for value in values)
         layout = values[0].layout
-        if any(v.layout.sizes["c"] != layout.sizes["c"] for v in values):
+        if any(value.layout.sizes["c"] != layout.sizes["c"] for value in values):
             raise Reject("q, k and v differ in width", "give them equal channels")
         scale = arguments.get("scale") or (layout.sizes["c"] // heads) ** -0.5
         height, width = layout.sizes["h"], layout.sizes["w"]
-        op = AttentionOp(*streams, heads, float(scale), layout.sizes["c"], height, width)
+        op = AttentionOp(q, k, v, heads, float(scale), layout.sizes["c"], height, width)
         return Value(layout, source=self._add(self.at, op))
 
     def view(self, call: Call) -> Value:

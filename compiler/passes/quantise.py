@@ -10,7 +10,14 @@ import numpy as np
 
 from signmask.compiler.calibration import Calibration
 from signmask.compiler.errors import CompileError
-from signmask.compiler.graph import AttentionOp, EncodingOp, InputOp, LinearOp, StreamOp, TensorGraph
+from signmask.compiler.graph import (
+    AttentionOp,
+    EncodingOp,
+    InputOp,
+    LinearOp,
+    StreamOp,
+    TensorGraph,
+)
 from signmask.compiler.passes.attention import build_attention
 from signmask.compiler.passes.code_formats import CodeFormat, choose_formats
 from signmask.compiler.passes.constants import Tensors, build_encoding

@@ -1,5 +1,5 @@
-"""Weights. Needs: formats and grids. Guarantees: each Linear has int8 weights, multipliers of at most
-15 bits with one shift, and accumulators that provably fit int32.
+"""Weights. Needs: formats and grids. Guarantees: each Linear has int8 weights, multipliers of at
+most 15 bits with one shift, and accumulators that provably fit int32.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def quantise_weight(
     bound = 128 * np.abs(codes).sum(1).max()
     if bound >= 2**31:
         raise CompileError(
-            f"linear '{name}' sums {flat.shape[1]} products, up to {bound:.3g}, beyond int32; split "
-            "its input channels."
+            f"linear '{name}' sums {flat.shape[1]} products, up to {bound:.3g}, beyond int32; "
+            "split its input channels."
         )
     return QuantisedWeight(
         codes.reshape(real.shape).astype(np.int8),

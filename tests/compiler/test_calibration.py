@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from signmask.compiler.calibration import BINS, Calibration
+from signmask.compiler.errors import CompileError
+from signmask.compiler.frontend import calibrate
+from signmask.reference.models.unet import scheduler
+from tests.compiler.models import example, tiny
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return calibrate(tiny(), scheduler(), 3, example(), images=3)
+
+
+def test_file_round_trip_is_exact(tmp_path, measured):
+    measured.save(tmp_path / "c.safetensors")
+    loaded = Calibration.load(tmp_path / "c.safetensors")
+    assert loaded.timesteps == measured.timesteps
+    assert (loaded.inputs == measured.inputs).all()
+    for table in ("ranges", "histograms", "group_mean", "group_deviation", "channel_mean"):
+        before, after = getattr(measured, table), getattr(loaded, table)
+        assert before.keys() == after.keys()
+        assert all((before[k] == after[k]).all() for k in before)
+
+
+def test_histograms_count_every_element(measured):
+    # Three images, three steps, two channels of 8x8.
+    assert measured.histograms["sample"].shape == (BINS,)
+    assert measured.histograms["sample"].sum() == 3 * 3 * 2 * 64
+
+
+def test_inputs_start_with_the_noise_of_each_image(measured):
+    assert measured.inputs.shape == (3, 3, 2, 8, 8)
+    assert len(np.unique(measured.inputs[0])) == 3 * 2 * 64
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100])
+def test_damaged_file_is_refused(tmp_path, content):
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CompileError, match="not an intact calibration"):
+        Calibration.load(path)
