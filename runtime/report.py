@@ -23,8 +23,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #d9dde2; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 .images { display: flex; flex-wrap: wrap; gap: 1.2rem; } figure { margin: 0; }
-figcaption { font-size: .85rem; } img { max-width: 100%; } .images img { image-rendering: pixelated; }
-.scroll { overflow-x: auto; } .note { color: #565d66; font-size: .9rem; } code { font-size: .85rem; }
+figcaption { font-size: .85rem; }
+img { max-width: 100%; } .images img { image-rendering: pixelated; }
+.scroll { overflow-x: auto; }
+.note { color: #565d66; font-size: .9rem; } code { font-size: .85rem; }
 """
 
 CAPTIONS = {

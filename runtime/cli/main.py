@@ -9,14 +9,12 @@ import typer
 from signmask.hw.spec.config import ConfigError
 from signmask.hw.spec.container import ProgramError
 from signmask.hw.spec.isa import IsaError
-
-# compare
+from signmask.runtime.cli.compare import compare
 from signmask.runtime.cli.compile import compile_command
 from signmask.runtime.cli.console import err
 from signmask.runtime.cli.inspect import inspect
 from signmask.runtime.cli.models import models
-
-# report
+from signmask.runtime.cli.report import report
 from signmask.runtime.cli.run import run
 from signmask.runtime.errors import RunError
 
@@ -35,8 +33,8 @@ app.command("models")(models)
 app.command("compile")(compile_command)
 app.command("run")(run)
 app.command("inspect")(inspect)
-# appcompare
-# appreport
+app.command("compare")(compare)
+app.command("report")(report)
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
