@@ -21,7 +21,7 @@ class Knobs:
     inlier_bits: int = 3
     group: int = 16
     full_lanes: int = 2
-    overflow: Literal["clip", "spill"] = "clip"
+    overflow: Literal["clip", "spill"] = "spill"
     mask_bits: int = 3
     loop: Literal["open", "carry", "closed"] = "closed"
     carry_bits: int = 0
