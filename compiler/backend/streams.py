@@ -33,11 +33,14 @@ def emit_matmul(
         writes=[weights],
     )  # fmt: skip
     operand = context.operands[linear.source]
+    height, width = source.height, source.width
+    if linear.kernel == linear.stride == linear.upsample == 1:
+        height, width = linear.out_height, linear.out_width  # maps to token sequences are views
     context.builder.emit(
         "MATMUL",
         {
             "input": operand.start, "input_stride": layout.plane_words(source),
-            "images": layout.batch, "in_height": source.height, "in_width": source.width,
+            "images": layout.batch, "in_height": height, "in_width": width,
             "planes": layout.operand_planes(linear.source), "kernel": linear.kernel,
             "step": linear.stride, "padding": linear.padding, "upsample": linear.upsample,
             "out_height": linear.out_height, "out_width": linear.out_width, "blocks": blocks,
