@@ -48,7 +48,7 @@ class Machine:
             config.inlier_bits,
         )  # fmt: skip
         self._core = Core(config, program.image, self._map.end, self._counters)
-        selector = OutlierSelector(config)
+        selector = OutlierSelector(config.inlier_bits, config.full_lanes)
         units: dict[str, Execute] = {}
         for unit in (
             Load(self._core), Store(self._core), PeArray(self._core, selector),

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.numerics import DELTA_BITS
 
 
 class OutlierSelector:
     """Encodes groups along the last axis (`numerics.encode_group`)."""
 
-    def __init__(self, config: HardwareConfig) -> None:
-        self.full_lanes = config.full_lanes
-        self.low, self.high = -(1 << (config.inlier_bits - 1)), (1 << (config.inlier_bits - 1)) - 1
+    def __init__(self, inlier_bits: int, full_lanes: int) -> None:
+        self.full_lanes = full_lanes
+        self.low, self.high = -(1 << (inlier_bits - 1)), (1 << (inlier_bits - 1)) - 1
 
     def outliers(self, values: np.ndarray) -> np.ndarray:
         """bool: outside the inlier range."""

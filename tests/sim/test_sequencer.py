@@ -1,0 +1,112 @@
+"""Queues, tokens and cycles of small hand-written programs."""
+
+import numpy as np
+import pytest
+
+from signmask.hw.spec import timing
+from signmask.sim.errors import SimulationError
+from tests.sim.programs import Bench, instruction
+
+WORDS = 4
+
+
+def load(address=0, **tokens):
+    return instruction(
+        "LOAD_RAW", address=address, words=WORDS, entry_bytes=4, accumulator=0, kind=2, **tokens
+    )
+
+
+def quantise(**tokens):
+    return instruction("QUANTISE", accumulator=0, words=WORDS, multiplier=1, shift=1, **tokens)
+
+
+def bench():
+    made = Bench()
+    made.put(0, np.full((WORDS, 16), 20), "<i4")
+    return made
+
+
+def test_cycles_of_two_queues_computed_by_hand():
+    b = bench()
+    starts = {}
+    timeline = b.run(
+        [load(signals=["VECTOR"]), load(1024), quantise(waits=["LOAD"])],
+        check_races=False,
+        trace=lambda index, _, start, done: starts.__setitem__(index, (start, done)),
+    )
+    # 32-byte instructions at 16 bytes per cycle behind 10 cycles of latency: 12, 14, 16.
+    # A load of 4 words of 64 bytes takes 16 beats and is done 10 cycles later; the next follows
+    # its beats; the vector unit waits for the first, then takes a word per cycle and its depth.
+    first, second = (12, 12 + 16 + 10), (28, 28 + 16 + 10)
+    vector = (38, 38 + WORDS + timing.QUANTISE_FILL)
+    assert starts == {0: first, 1: second, 2: vector}
+    assert timeline.cycles == max(second[1], vector[1]) == 54
+    assert timeline.busy == {
+        "load": 32, "array": 0, "vector": WORDS + timing.QUANTISE_FILL, "store": 0, "engine": 0,
+    }  # fmt: skip
+    # The first load's data, 20, halved; the second load started before and wrote zeros.
+    assert not b.core.accumulator.data[:WORDS].any()
+
+
+def test_one_instruction_per_cycle_at_most():
+    wide = Bench(axi_bytes=64).config
+    assert [timing.dispatch(wide, i) for i in range(3)] == [11, 12, 13]
+    assert [timing.dispatch(Bench().config, i) for i in range(3)] == [12, 14, 16]
+
+
+def test_a_token_orders_data():
+    b = bench()
+    b.run([load(signals=["VECTOR"]), quantise(waits=["LOAD"])])
+    assert (b.core.accumulator.data[:WORDS] == 10).all()
+
+
+def test_a_missing_token_changes_data():
+    b = bench()
+    b.core.accumulator.data[:WORDS] = 6
+    # The vector unit is handed its instruction first and does not wait.
+    b.run([quantise(), load()], check_races=False)
+    assert (b.core.accumulator.data[:WORDS] == 20).all()
+    b = bench()
+    b.run([quantise(waits=["LOAD"]), load(signals=["VECTOR"])])
+    assert (b.core.accumulator.data[:WORDS] == 10).all()
+
+
+def test_a_missing_token_is_found():
+    with pytest.raises(SimulationError, match=r"instruction 1 \(QUANTISE\).*LOAD_RAW.*accumulator"):
+        bench().run([load(), quantise()])
+
+
+def test_accesses_of_one_queue_do_not_race():
+    bench().run([load(), load()])
+
+
+def test_deadlock_names_the_instructions():
+    message = r"^deadlock: test instruction 0 \(LOAD_RAW\) waits for VECTOR, test instruction 1 "
+    with pytest.raises(SimulationError, match=message):
+        bench().run([load(waits=["VECTOR"], signals=["VECTOR"]),
+                     quantise(waits=["LOAD"], signals=["LOAD"])])  # fmt: skip
+
+
+def test_tokens_are_consumed():
+    with pytest.raises(SimulationError, match=r"deadlock: test instruction 2"):
+        bench().run([load(signals=["VECTOR"]), quantise(waits=["LOAD"]), quantise(waits=["LOAD"])])
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        (instruction("LOAD_RAW", address=1 << 16, words=1, entry_bytes=4),
+         r"\(LOAD_RAW\) reads memory bytes 65536\.\.65599 of 65536"),
+        (instruction("LOAD_RAW", accumulator=510, words=4, entry_bytes=4),
+         r"\(LOAD_RAW\) writes accumulator words 510\.\.513 of 512"),
+        (instruction("STORE_RAW", address=(1 << 16) - 8, words=1, entry_bytes=1),
+         r"\(STORE_RAW\) writes memory bytes"),
+        (instruction("REQUANTISE", words=3, planes=2, images=1), "3 words for 2 planes"),
+        (instruction("SOFTMAX"), "size of 0"),
+        (instruction("MATMUL"), "size of 0"),
+        (instruction("PREPARE", descriptor=1 << 30), r"\(PREPARE\) reads memory bytes 1073741824"),
+    ],
+)  # fmt: skip
+def test_accesses_outside_name_instruction_and_address(bad, what):
+    with pytest.raises(SimulationError, match=f"^test instruction 0 .*{what}.*compile the program"):
+        bench().run([bad])
