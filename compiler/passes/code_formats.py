@@ -55,7 +55,7 @@ def symmetric(calibration: Calibration, name: str) -> tuple[float, int, float]:
     top = top if top > 0 else 1.0
     choices = [(_error(values, weight, f * top / 127, 0), f * top / 127) for f in FRACTIONS]
     error, scale = min(choices)
-    return scale, 0, error
+    return float(scale), 0, error
 
 
 def asymmetric(values: np.ndarray, weight: np.ndarray) -> tuple[float, int, float]:
@@ -76,7 +76,7 @@ def asymmetric(values: np.ndarray, weight: np.ndarray) -> tuple[float, int, floa
             if best is None or error < best[0]:
                 best = (error, scale, zero)
     error, scale, zero = best if best is not None else (0.0, 1.0, 0)
-    return scale, zero, error
+    return float(scale), zero, error
 
 
 def _error(values: np.ndarray, weight: np.ndarray, scale: float, zero: int) -> float:

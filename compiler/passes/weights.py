@@ -60,7 +60,10 @@ def quantise_weight(
                 f"{MULTIPLIER_BITS}-bit multiplier can express; rescale its weights."
             )
         top = (1 << MULTIPLIER_BITS) - 1
-        multiplier = np.clip(np.rint(factor * 2.0**shift), 1, top).astype(np.int64)
+        ideal = factor * 2.0**shift
+        # A small multiplier is rounded up: a coarser step costs less than clipped weights.
+        rounded = np.where(ideal < 256, np.ceil(ideal), np.rint(ideal))
+        multiplier = np.clip(rounded, 1, top).astype(np.int64)
         scale = multiplier * 2.0**-shift * stream_scale / source_scale
     codes = np.clip(np.rint(flat / scale[:, None]), -127, 127)
     bound = 128 * np.abs(codes).sum(1).max()
