@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from signmask.hw.spec import timing
-from signmask.hw.spec.numerics import digit_passes
+from signmask.hw.spec.numerics import delta_passes, digit_passes
 from signmask.sim.core import Core, Cost, Execute, Fields
 from signmask.sim.errors import Fault
 from signmask.sim.outlier_selector import OutlierSelector
@@ -72,6 +72,14 @@ class PeArray:
 
     def __init__(self, core: Core, selector: OutlierSelector) -> None:
         self.core, self.selector = core, selector
+        config = core.config
+        self._cycles = np.array(
+            [
+                delta_passes(outliers, config.full_lanes, config.inlier_bits)
+                for outliers in range(config.group + 1)
+            ],
+            np.uint8,
+        )
         self.instructions: dict[str, Execute] = {"MATMUL": self.matmul}
 
     def matmul(self, f: Fields) -> Cost:
@@ -133,7 +141,7 @@ class PeArray:
         positions = g.images * g.out_height * g.out_width
         taps = g.kernel * g.kernel * g.planes
         count = np.count_nonzero(self.selector.outliers(region), axis=-1)
-        words = np.maximum(-(-count // self.selector.full_lanes), 1).astype(np.uint8)
+        words = self._cycles[count]
         blocks = -(-positions // rows)
         if words.max() == 1:
             return blocks * taps

@@ -14,6 +14,9 @@ from signmask.hw.spec.isa import Instruction, Traffic
 from signmask.hw.spec.network import Encoding, Linear, Network, Stream
 
 
+LOOKAHEAD = 4  # stages that the near-data engine prepares boundaries ahead of their use
+
+
 @dataclass(frozen=True)
 class Stage:
     """One entry of the plan: a stream to produce, an attention to run, or the output."""
@@ -67,6 +70,8 @@ class PhaseEmitter:
         self.consumers = {name: self._consumers(name) for name in self._sources()}
         self.context.next_use = {name: self._uses(name) for name in self.network.streams}
         self.encoded: set[str] = set()
+        self.prepared: set[str] = set()
+        self.updated: set[str] = set()
         self.sum_uses = {
             name: sum(name in e.streams for e in self.network.encodings.values() if e.norm)
             for name in self.network.streams
@@ -109,13 +114,12 @@ class PhaseEmitter:
         """All instructions of the phase, tokens included; raises CompileError if a scratchpad is
         too small."""
         context = self.context
-        if context.masked:
-            for encoding in self._encodings_in_order():
-                emit_prepare(context, encoding)
+        self._prepare(LOOKAHEAD)
         self._emit_input()
         produced: set[str] = set()
         for i, stage in enumerate(self.stages):
             context.advance(i)
+            self._prepare(i + LOOKAHEAD)
             for linear in self._linears(stage):
                 self._require(linear.source)
             if stage.kind == "stream":
@@ -126,7 +130,32 @@ class PhaseEmitter:
             else:
                 emit_output(context, self.network.linears[stage.name])
             self._release(i)
+            self._update(produced)
         return context.builder.instructions
+
+    def _prepare(self, until: int) -> None:
+        """PREPARE the encodings whose operands are needed before stage `until`."""
+        if not self.context.masked:
+            return
+        for encoding in self._encodings_in_order():
+            if self.consumers[encoding.name][0] < until:
+                self._prepare_now(encoding)
+
+    def _prepare_now(self, encoding: Encoding) -> None:
+        """PREPARE an encoding unless that was done."""
+        if self.context.masked and encoding.name not in self.prepared:
+            self.prepared.add(encoding.name)
+            emit_prepare(self.context, encoding)
+
+    def _update(self, produced: set[str]) -> None:
+        """UPDATE the streams that no PREPARE of this step will read any more."""
+        if not self.context.masked:
+            return
+        for name in sorted(produced - self.updated):
+            readers = {e.name for e in self._encodings_in_order() if name in e.streams}
+            if readers <= self.prepared and not self._read_by_attention(name):
+                self.updated.add(name)
+                emit_update_stream(self.context, self.network.streams[name])
 
     def _encodings_in_order(self) -> list[Encoding]:
         items = [e for e in self.network.encodings.values() if self.consumers[e.name]]
@@ -147,6 +176,7 @@ class PhaseEmitter:
         if source not in self.network.encodings:
             raise CompileError(f"operand '{source}' is used before it is produced.")
         encoding = self.network.encodings[source]
+        self._prepare_now(encoding)
         emitter = EncodingEmitter(self.context, encoding)
         for part in range(len(encoding.streams)):
             emitter.part(part)
@@ -180,6 +210,8 @@ class PhaseEmitter:
         ready = self._ready(stream.name, produced)
         producer = StreamEmitter(context, stream)
         if context.masked:
+            for encoding in ready:
+                self._prepare_now(encoding)
             emitters = [EncodingEmitter(context, encoding) for encoding in ready]
             followers = [
                 (emitter, emitter.encoding.streams.index(stream.name)) for emitter in emitters
@@ -190,8 +222,6 @@ class PhaseEmitter:
                     if part != own:
                         emitter.part(part)
                 self._finish(emitter)
-            if not self._read_by_attention(stream.name):
-                emit_update_stream(context, stream)
             return
         producer.emit([])
         for encoding in ready:

@@ -134,6 +134,12 @@ def digit_passes(bits: int, inlier_bits: int) -> int:
     return max(1, -(-(bits - 1) // inlier_bits))
 
 
+def delta_passes(outliers: int, full_lanes: int, inlier_bits: int) -> int:
+    """Cycles that a group of deltas takes: the full lanes work off the outliers, `full_lanes` per
+    cycle, unless the narrow lanes are quicker digit by digit."""
+    return min(max(1, -(-outliers // full_lanes)), digit_passes(DELTA_BITS, inlier_bits))
+
+
 def exponential_table() -> list[int]:
     """round(127 * exp(-i / 46)), i = 0..255, as fixed integers of the specification."""
     from math import exp
