@@ -13,7 +13,6 @@ from signmask.compiler.errors import CompileError
 from signmask.hw.spec.isa import Instruction, Traffic
 from signmask.hw.spec.network import Encoding, Linear, Network, Stream
 
-
 LOOKAHEAD = 4  # stages that the near-data engine prepares boundaries ahead of their use
 
 
