@@ -366,9 +366,15 @@ class Fuser:
         """aten.mul or aten.div by a number."""
         value, factor = self._operand(call.args[0]), call.args[1]
         if not isinstance(factor, (int, float)):
-            array = self._constant(factor) if isinstance(factor, Ref) else np.zeros(2)
+            try:
+                array = self._constant(factor)
+            except Reject:
+                raise Reject(
+                    "it multiplies or divides by a tensor of the sample or of the timestep",
+                    "scale by a single constant number",
+                ) from None
             if array.size != 1:
-                raise Reject("it multiplies by a tensor", "scale by a single number")
+                raise Reject("it scales by a tensor", "scale by a single constant number")
             factor = float(array.reshape(()))
         gain = 1.0 / factor if call.operator == "aten.div" else float(factor)
         return replace(self._as_stream(value, gain), exclusive=self._used_once())
