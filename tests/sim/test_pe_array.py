@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from signmask.hw.spec import timing
-from signmask.hw.spec.numerics import digit_passes
+from signmask.hw.spec.numerics import delta_passes, digit_passes
 from tests.sim.programs import CONFIG, Bench
 
 SHAPES = {
@@ -44,7 +44,7 @@ def expected(f, operands, weights, images):
                         word = weights[block * taps + tap]
                         products[block * columns : (block + 1) * columns, q] += word @ vector
                     outliers = int(((vector < -4) | (vector > 3)).sum())
-                    cost[q, tap] = max(1, -(-outliers // CONFIG.full_lanes))
+                    cost[q, tap] = delta_passes(outliers, CONFIG.full_lanes, 3)
                     tap += 1
     blocks = [cost[at : at + CONFIG.rows].max(axis=0) for at in range(0, len(cost), CONFIG.rows)]
     cycles = np.sum(blocks) if f["delta"] else len(blocks) * taps * digit_passes(8, 3)
