@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 from torch import nn
 
 from signmask.compiler.calibration import Calibration
@@ -211,3 +212,31 @@ def test_calibration_of_other_steps_is_refused():
 def test_zero_steps_are_refused():
     with pytest.raises(CompileError, match="0 steps"):
         calibrate(tiny(), scheduler(), 0, example())
+
+
+@pytest.mark.slow
+def test_other_unet_shapes_compile_and_follow_the_float_network():
+    torch.manual_seed(0)
+    model = UNet2DModel(
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(12, 24),
+        layers_per_block=2,
+        norm_num_groups=3,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+        mid_block_scale_factor=2**0.5,
+    ).eval()
+    measured = calibrate(model, scheduler(), 3, images=2)
+    network, tensors = quantise(model, scheduler(), 3, Knobs(dataflow="dense"), measured)
+    golden, source = GoldenModel(network, tensors, 2), network.sources[network.input]
+    for step, x in enumerate(measured.inputs):
+        codes = np.clip(np.rint(x / source.scale) + source.zero, -128, 127)
+        result = golden.dense_step(step, codes.transpose(0, 2, 3, 1).astype(np.int8))
+        found = result.accumulators * tensors["output_scale"] + tensors["output_table"][step]
+        with torch.no_grad():
+            expected = model(torch.from_numpy(x), network.timesteps[step]).sample.numpy()
+        error = found.transpose(0, 3, 1, 2) - expected
+        assert np.sqrt((error**2).mean()) < 0.08 * expected.std()
