@@ -55,8 +55,10 @@ class Normalisation:
         """Statistics from sums, int64 (planes, images, 2, group) of all parts."""
         d = self.descriptor
         places = channel_places(self.parts, self.group)
-        if d["groups"] < 1 or places.size % d["groups"] or d["count"] < 1:
-            raise Fault(f"has {places.size} channels for {d['groups']} groups of {d['count']}")
+        if d["groups"] < 1 or places.size % d["groups"]:
+            raise Fault(f"has {places.size} channels for {d['groups']} groups")
+        if d["count"] < 1 or d["epsilon"] < 1:
+            raise Fault(f"has a count of {d['count']} and an epsilon of {d['epsilon']}, below 1")
         images = sums.shape[1]
         channels = sums.transpose(2, 1, 0, 3).reshape(2, images, -1)[..., places]
         total, squares = channels.reshape(2, images, d["groups"], -1).sum(axis=-1)

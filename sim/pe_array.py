@@ -89,16 +89,18 @@ class PeArray:
         if min(g.kernel, g.step, g.upsample, g.planes, g.images, f["blocks"]) < 1:
             raise Fault("has a size of 0")
         n, plane = config.group, g.images * g.in_height * g.in_width
-        region = np.empty((g.planes * plane + 1, n), np.float32)
+        taps, positions = g.kernel * g.kernel * g.planes, g.images * g.out_height * g.out_width
+        if not 0 < positions <= config.accumulator_words:
+            raise Fault(f"has {positions} positions for {config.accumulator_words} accumulators")
+        weights = core.weight.read(f["weight"], f["blocks"] * taps)
         source = core.input.read_planes(f["input"], g.planes, plane, f["input_stride"])
+        region = np.empty((g.planes * plane + 1, n), np.float32)
         region[:-1] = source.reshape(-1, n)
         region[-1] = 0 if f["delta"] else f["zero"]
         if g.pointwise:
             operands = region[:-1].reshape(g.planes, plane, n).transpose(1, 0, 2)
         else:
             operands = region[patches(g)]
-        positions, taps = operands.shape[:2]
-        weights = core.weight.read(f["weight"], f["blocks"] * taps)
         products = self._product(operands.reshape(positions, -1), weights, f["blocks"], region)
         self._accumulate(f, products)
         passes = self._passes(g, region) if f["delta"] else digit_passes(8, config.inlier_bits) * (

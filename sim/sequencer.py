@@ -16,6 +16,9 @@ from signmask.sim.hazards import AccessLog, RaceDetector
 Trace = Callable[[int, Instruction, int, int], None]  # index, instruction, start, done
 _Pair = tuple[int, int]
 
+# What numpy and Python raise for sizes, entry widths and indices that contradict each other.
+_MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+
 
 @dataclass(frozen=True)
 class _Decoded:
@@ -115,10 +118,10 @@ class _Run:
             self.tokens[pair].popleft()
         try:
             cost: Cost = item.execute(item.fields)
-        except (Fault, ValueError, TypeError, IndexError) as fault:
-            raise SimulationError(
-                f"{self.sequence.label(item)} {fault or 'is malformed'}; compile the program again."
-            ) from fault
+        except Fault as fault:
+            raise self._error(item, str(fault)) from None
+        except _MALFORMED as error:
+            raise self._error(item, f"has fields that do not fit together ({error})") from error
         done = start + cost.done
         reads, writes = self.log.take()
         if self.races is not None:
@@ -137,6 +140,10 @@ class _Run:
         self.end = max(self.end, done)
         if self.trace is not None:
             self.trace(item.index, item.instruction, start, done)
+
+    def _error(self, item: _Decoded, what: str) -> SimulationError:
+        self.log.take()
+        return SimulationError(f"{self.sequence.label(item)} {what}; compile the program again.")
 
     def _deadlock(self) -> str:
         stuck = []

@@ -16,11 +16,11 @@ from tests.tiny_networks import NETWORKS, input_codes
 SETTINGS = {
     "dense": Knobs(dataflow="dense"),
     "restore": Knobs(dataflow="restore", overflow="spill"),
-    "restore clip": Knobs(dataflow="restore"),
+    "restore clip": Knobs(dataflow="restore", overflow="clip"),
     "mask": Knobs(),
-    "paper": Knobs(loop="open", norm="calibrated", mask_bits=1, grid_bits=0),
+    "paper": Knobs(loop="open", norm="calibrated", overflow="clip", mask_bits=1, grid_bits=0),
     "carry": Knobs(loop="carry", carry_bits=3, overflow="spill"),
-    "open trend": Knobs(loop="open"),
+    "open trend": Knobs(loop="open", overflow="clip"),
     "closed calibrated": Knobs(norm="calibrated", overflow="spill", mask_bits=2),
 }
 SHAPES = {"minimal": {}, "residual": {}, "unet": {"channels": (24, 64)}}
