@@ -100,6 +100,13 @@ class Context:
         self.free(self.resident.pop(name))
         return True
 
+    def used(self, name: str, position: int) -> None:
+        """One use of a stream, planned for `position`, has been emitted."""
+        uses = self.next_use[name]
+        uses.remove(position)
+        if not uses and name in self.resident:
+            self.free(self.resident.pop(name))
+
     def advance(self, position: int) -> None:
         """Go on to plan entry `position`; streams without a later use leave the scratchpad."""
         self.position = position

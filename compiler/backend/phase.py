@@ -184,6 +184,9 @@ class PhaseEmitter:
     def _finish(self, emitter: EncodingEmitter) -> None:
         emitter.finish()
         self.encoded.add(emitter.encoding.name)
+        first = self.consumers[emitter.encoding.name][0]
+        for name in emitter.encoding.streams:
+            self.context.used(name, first)
         if emitter.encoding.norm and not self.context.masked:
             for name in emitter.encoding.streams:
                 self.sum_uses[name] -= 1
