@@ -1,7 +1,7 @@
 """Evaluation and model card of a bundled model: `python -m signmask.runtime.model_card NAME`.
 
 Writes evaluation.json, samples.png (64 images, 50 DDIM steps, seed 0) and MODEL_CARD.md beside the
-model's weights. Needs the `torch` and `report` extras, and no data set.
+model's weights. Needs the `torch` and `report` extras, and the data set for the comparison column.
 """
 
 from __future__ import annotations
