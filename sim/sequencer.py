@@ -109,6 +109,13 @@ class _Run:
             if chosen < 0:
                 raise SimulationError(self._deadlock())
             self._execute(chosen, earliest)
+        for (source, target), arrived in self.tokens.items():
+            if arrived:
+                raise SimulationError(
+                    f"{self.sequence.phase} program leaves {len(arrived)} tokens from "
+                    f"{Queue(source).name} to {Queue(target).name} that the next step would take "
+                    "for its own; compile the program again."
+                )
         busy = {queue.name.lower(): self.busy[queue] for queue in Queue}
         return Timeline(self.end, busy)
 

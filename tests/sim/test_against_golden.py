@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from signmask.compiler.backend.lower import lower
-from signmask.hw.spec.config import NANO
+from signmask.hw.spec.config import EDGE, NANO, PAPER
+from signmask.hw.spec.isa import assemble, decode_all
 from signmask.hw.spec.network import Knobs
 from signmask.reference.golden import GoldenModel
 from signmask.sim.errors import SimulationError
@@ -49,6 +50,54 @@ def test_equal_bits_and_counters(name, setting, batch):
             if source != "streams":  # REQUANTISE does not say which stream it writes
                 assert got.counters[source] == counters, f"step {step}, {source}"
         assert machine.last == step
+
+
+CONFIGS = {
+    "edge": EDGE,
+    "paper": replace(PAPER, input_words=65536, weight_words=4096),
+    "columns wider than a group": replace(
+        NANO, group=8, columns=16, full_lanes=1, inlier_bits=5, rows=3
+    ),
+    "no latency": replace(NANO, memory_latency=0, inlier_bits=4, axi_bytes=32),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_equal_bits_on_other_hardware(config):
+    hardware = CONFIGS[config]
+    knobs = Knobs(
+        group=hardware.group, full_lanes=hardware.full_lanes, inlier_bits=hardware.inlier_bits,
+        overflow="clip",
+    )  # fmt: skip
+    network, tensors = NETWORKS["unet"](seed=4, knobs=knobs, channels=(24, 128))
+    golden, machine = (
+        GoldenModel(network, tensors, 2),
+        Machine(lower(network, tensors, hardware, 2)),
+    )
+    codes = input_codes(network, 2)
+    for step, phase in enumerate(("dense_step", "delta_step", "delta_step")):
+        want = getattr(golden, phase)(step, codes[step])
+        got = getattr(machine, phase)(step, codes[step])
+        assert np.array_equal(got.accumulators, want.accumulators)
+
+
+def test_no_token_is_missed_unnoticed():
+    """Every single wait taken out of a compiled program either leaves a token over or is a race."""
+    program = compiled("minimal", "mask", 1)
+    codes = input_codes(program.network, 1, seed=5)
+    instructions = decode_all(program.code["delta"])
+    removed = 0
+    for index, instruction in enumerate(instructions):
+        for queue in instruction.waits:
+            changed = list(instructions)
+            changed[index] = replace(instruction, waits=instruction.waits - {queue})
+            code = {**program.code, "delta": assemble(changed)}
+            machine = Machine(replace(program, code=code))
+            machine.dense_step(0, codes[0])
+            with pytest.raises(SimulationError, match=r"without a token|leaves \d+ tokens"):
+                machine.delta_step(1, codes[1])
+            removed += 1
+    assert removed > 5
 
 
 def test_cycles_do_not_depend_on_the_run():

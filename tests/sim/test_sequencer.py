@@ -87,6 +87,11 @@ def test_deadlock_names_the_instructions():
                      quantise(waits=["LOAD"], signals=["LOAD"])])  # fmt: skip
 
 
+def test_a_token_left_over_is_found():
+    with pytest.raises(SimulationError, match="leaves 1 tokens from LOAD to VECTOR"):
+        bench().run([load(signals=["VECTOR"])])
+
+
 def test_tokens_are_consumed():
     with pytest.raises(SimulationError, match=r"deadlock: test instruction 2"):
         bench().run([load(signals=["VECTOR"]), quantise(waits=["LOAD"]), quantise(waits=["LOAD"])])

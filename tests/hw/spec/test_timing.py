@@ -1,0 +1,43 @@
+"""Cycle formulas at points worked out by hand for the preset nano."""
+
+from dataclasses import replace
+
+from signmask.hw.spec import timing
+from signmask.hw.spec.config import EDGE, NANO
+
+
+def test_bus():
+    assert [timing.beats(NANO, size) for size in (0, 1, 16, 17)] == [0, 1, 1, 2]
+    assert [timing.dispatch(NANO, i) for i in (0, 1, 9)] == [102, 104, 120]
+    # 64 bytes per cycle carry two instructions, of which one per cycle is handed out.
+    assert [timing.dispatch(EDGE, i) for i in (0, 1, 9)] == [101, 102, 110]
+
+
+def test_keys():
+    assert timing.load_keys(NANO, 64, 64, transpose=False) == 64
+    # A word of 16 channels goes to 2 words of 8 columns.
+    assert timing.load_keys(NANO, 64, 64, transpose=True) == 128
+    assert timing.load_keys(EDGE, 16, 64, transpose=True) == 64
+
+
+def test_array_fill_grows_with_the_adder_tree():
+    # 18 products are summed in 5 levels, 16 in 4.
+    assert timing.array_fill(NANO) == timing.ARRAY_FILL + 5
+    assert timing.array_fill(replace(NANO, group=8, full_lanes=8)) == timing.ARRAY_FILL + 4
+
+
+def test_vector():
+    assert timing.vector(64, timing.REQUANTISE_FILL) == 64 + timing.REQUANTISE_FILL
+    assert timing.softmax(64) == 3 * 64 + timing.DIVIDE_CYCLES + timing.SOFTMAX_FILL
+
+
+def test_constants():
+    serial = timing.MEAN_DIVIDE_CYCLES + timing.ROOT_CYCLES + timing.DIVIDE_CYCLES
+    cycles = timing.constants(NANO, groups=8, images=2, planes=4, size=1600)
+    assert cycles == 200 + 100 + 16 * serial + 8 + timing.SCALE_CYCLES
+
+
+def test_engine_is_bound_by_words_or_bytes():
+    assert timing.engine(NANO, 1000, 64 * 1000) == 1100
+    assert timing.engine(NANO, 1000, 64 * 1000 + 1) == 1101
+    assert timing.engine(NANO, 1000, 10) == 1100
