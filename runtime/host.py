@@ -84,7 +84,7 @@ def noise(seed: int, images: int, shape: tuple[int, int, int]) -> np.ndarray:
 def input_codes(network: Network, sample: np.ndarray) -> np.ndarray:
     """int8 codes (batch, height, width, channels) of a float sample (batch, channels, h, w)."""
     source = network.sources[network.input]
-    expected = (source.channels, source.height, source.width)
+    expected = (source.real_channels, source.height, source.width)
     if sample.ndim != 4 or sample.shape[1:] != expected:
         raise RunError(
             f"the sample has shape {tuple(sample.shape)} where the program '{network.name}' takes "
@@ -95,7 +95,11 @@ def input_codes(network: Network, sample: np.ndarray) -> np.ndarray:
             f"the sample given to '{network.name}' contains NaN or infinity; check the weights and "
             "the scheduler."
         )
-    codes = np.clip(np.rint(sample / source.scale) + source.zero, -128, 127).astype(np.int8)
+    spread = source.spread
+    values = np.rint(sample / source.scale) + source.zero * spread
+    values = np.clip(values, -128 * spread, 127 * spread).astype(np.int64)
+    codes = np.concatenate([(values + copy) // spread for copy in range(spread)], axis=1)
+    codes = codes.astype(np.int8)
     return np.ascontiguousarray(codes.transpose(0, 2, 3, 1))
 
 

@@ -48,7 +48,7 @@ class CompiledModel(nn.Module):
         self.config = FrozenDict(
             config
             or {
-                "in_channels": source.channels,
+                "in_channels": source.real_channels,
                 "out_channels": int(program.tensors[network.output_scale].size),
                 "sample_size": (source.height, source.width),
             }

@@ -11,6 +11,8 @@ from signmask.runtime.errors import MissingExtra
 
 DPI = 110
 WIDTH_INCHES = 8.4
+STYLES = ("-", "--", "-", "-")
+WIDTHS = (("zero", ("zero",)), ("outlier or clipped", ("outlier", "clipped")))
 
 
 def draw(data: dict[str, Any]) -> dict[str, bytes]:
@@ -30,12 +32,15 @@ def error_plot(data: dict[str, Any]) -> bytes:
     figure, axes = _figure(1, 2, 3.2)
     targets = (("rmse_vs_fp32_by_step", "against fp32"), ("rmse_vs_dense_by_step", "against dense"))
     for axis, (key, title) in zip(axes[0], targets, strict=True):
-        for row in data["dataflows"]:
+        for number, row in enumerate(data["dataflows"]):
             values = np.array(row[key])
             # Equal samples have no place on a logarithmic axis.
             values[values == 0] = np.nan
             if np.isfinite(values).any():
-                axis.semilogy(np.arange(1, len(values) + 1), values, label=row["label"])
+                steps = np.arange(1, len(values) + 1)
+                style = STYLES[number % len(STYLES)]
+                # Exact dataflows lie on top of each other: dashes show the one below.
+                axis.semilogy(steps, values, style, color=f"C{number}", label=row["label"])
         axis.set(xlabel="steps executed", ylabel="RMS error of the sample", title=title)
         axis.grid(alpha=0.3)
         if axis.lines:
@@ -47,17 +52,24 @@ def widths_plot(data: dict[str, Any]) -> bytes:
     """Share of zero and of wide differences by boundary (rows) and step (columns)."""
     rows = [row for row in data["dataflows"] if row["widths_by_step"]]
     most = max(len(row["widths_by_step"]) for row in rows)
-    figure, axes = _figure(len(rows), 2, max(2.2, 0.11 * most + 0.8) * len(rows))
-    for pair, row in zip(axes, rows, strict=True):
-        widths = row["widths_by_step"]
-        panels = (("zero", ("zero",), 1.0), ("outlier or clipped", ("outlier", "clipped"), 0.3))
-        for axis, (title, kinds, top) in zip(pair, panels, strict=True):
-            shares = np.array([_shares(counts, kinds) for counts in widths.values()])
-            image = axis.imshow(shares, aspect="auto", vmin=0, vmax=top, interpolation="nearest")
+    shares = [
+        [
+            np.array([_shares(c, kinds) for c in row["widths_by_step"].values()])
+            for _, kinds in WIDTHS
+        ]
+        for row in rows
+    ]
+    # One scale per kind, so that the dataflows can be compared.
+    tops = [max(np.nanmax(pair[i], initial=0.01) for pair in shares) for i in range(len(WIDTHS))]
+    figure, axes = _figure(len(rows), len(WIDTHS), max(2.2, 0.11 * most + 0.8) * len(rows))
+    for line, row, values in zip(axes, rows, shares, strict=True):
+        for axis, (title, _), matrix, top in zip(line, WIDTHS, values, tops, strict=True):
+            image = axis.imshow(matrix, aspect="auto", vmin=0, vmax=top, interpolation="nearest")
             axis.set_title(f"{row['label']}: share {title}", fontsize=9)
             axis.set_xlabel("step")
-            axis.set_yticks(range(len(widths)), list(widths), fontsize=5)
-            figure.colorbar(image, ax=axis, extend="neither" if top == 1 else "max")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.set_yticks(range(len(matrix)), list(row["widths_by_step"]), fontsize=5)
+            figure.colorbar(image, ax=axis)
     return _png(figure)
 
 

@@ -138,7 +138,7 @@ class Session:
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of a sample."""
         source = self.program.network.sources[self.program.network.input]
-        return source.channels, source.height, source.width
+        return source.real_channels, source.height, source.width
 
     def sample(
         self,

@@ -17,6 +17,7 @@ from signmask.runtime.cli.models import models
 from signmask.runtime.cli.report import report
 from signmask.runtime.cli.run import run
 from signmask.runtime.errors import RunError
+from signmask.sim.errors import SimulationError
 
 FAILURE = 2
 INTERRUPTED = 130
@@ -39,7 +40,13 @@ app.command("report")(report)
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """Failures whose message is written for the user."""
-    errors: list[type[Exception]] = [RunError, ConfigError, ProgramError, IsaError]
+    errors: list[type[Exception]] = [
+        RunError,
+        ConfigError,
+        ProgramError,
+        IsaError,
+        SimulationError,
+    ]
     try:
         from signmask.compiler.errors import CompileError
     except ImportError:
