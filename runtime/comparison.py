@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -193,7 +194,7 @@ def _trajectory_facts(
         "identical_to_dense": result.digests == dense.digests,
         "widths_by_step": {
             name: {
-                kind: [step.counters.get(name, {}).get(kind, 0) for step in result.steps]
+                kind: [step.counters.get(name, Counter())[kind] for step in result.steps]
                 for kind in ("zero", "inlier", "outlier", "clipped", "elements")
             }
             for name in names

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from signmask.hw.spec.config import preset
 from signmask.runtime.cli import options
 from signmask.runtime.cli.console import compile_bar, out, print_json, print_table
 
@@ -33,7 +34,7 @@ def compare(
     from signmask.runtime.report import write_report
     from signmask.runtime.sources import resolve
 
-    hardware = options.preset(config)
+    hardware = preset(config)
     source = resolve(model, scheduler)
     if output is not None:
         # Fail now rather than after minutes of simulation.

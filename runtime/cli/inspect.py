@@ -9,6 +9,7 @@ from rich.table import Table
 
 from signmask.hw.spec.container import Program
 from signmask.hw.spec.isa import disassemble
+from signmask.hw.spec.network import CodeSource, Encoding
 from signmask.runtime.cli import options
 from signmask.runtime.cli.compile import describe
 from signmask.runtime.cli.console import out, print_json, print_table
@@ -51,7 +52,10 @@ def inspect(
 def placement(program: Program) -> list[dict[str, Any]]:
     """Boundaries and their dataflow, for a program without a compiler's report."""
     network = program.network
-    boundaries = [*network.sources.values(), *network.encodings.values()]
+    boundaries: list[Encoding | CodeSource] = [
+        *network.sources.values(),
+        *network.encodings.values(),
+    ]
     return [
         {
             "boundary": boundary.name,

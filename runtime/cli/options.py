@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-
-from signmask.hw.spec.config import HardwareConfig, preset
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Model = Annotated[
@@ -40,9 +37,3 @@ RefreshDrift = Annotated[
     float | None,
     typer.Option(help="Dense step after this share of segments changed; 0: never."),
 ]
-
-
-def hardware(name: str, **overrides: Any) -> HardwareConfig:
-    """The preset with fields replaced where a value is given; raises ConfigError."""
-    given = {k: v for k, v in overrides.items() if v is not None}
-    return replace(preset(name), **given)
