@@ -61,7 +61,10 @@ class Sfu:
         if f["has_add"]:
             value += core.accumulator.read(f["add"], words).reshape(planes, -1, n)
         if f["bits"]:
-            value = arithmetic.saturate(value, f["bits"])
+            exact, value = value, arithmetic.saturate(value, f["bits"])
+            changed = exact != value
+            changed[-1, :, f["lanes"] :] = False
+            core.counters.saturations(f["stream"], int(np.count_nonzero(changed)))
         core.accumulator.write(f["accumulator"], value.reshape(-1, n))
         if f["has_sums"]:
             y = (value >> f["stat_shift"]).reshape(shape)
@@ -180,11 +183,9 @@ class Sfu:
         if f["difference"]:
             previous = core.accumulator.read(f["previous"], words)
             sent, clipped = self.selector.encode(codes - previous, bool(f["spill"]))
-            # Without a number of planes in the instruction, `lanes` holds for every word.
-            valid = slice(f["lanes"])
-            core.counters.deltas(
-                f["source"], sent[None, :, valid], clipped[None, :, valid], f["lanes"]
-            )
+            if not f["planes"] or words % f["planes"]:
+                raise Fault(f"has {words} words for {f['planes']} planes")
+            self._count(f, sent, clipped, f["planes"])
             core.input.write(f["input"], sent)
             if f["track"]:
                 core.accumulator.write(f["accumulator"], previous + sent)

@@ -110,8 +110,8 @@ class AttentionEmitter:
             context.builder.emit(
                 "ENCODE_SOURCE",
                 {
-                    "accumulator": block.start, "words": block.words, "input": goal.start,
-                    "difference": 0, "previous": 0, "track": 0, "spill": 0,
+                    "accumulator": block.start, "words": block.words, "planes": chunk.planes,
+                    "input": goal.start, "difference": 0, "previous": 0, "track": 0, "spill": 0,
                     "lanes": layout.group, "source": layout.source_number[item.out],
                 },
                 reads=[block],

@@ -224,7 +224,8 @@ def emit_source(context: Context, name: str, codes: Block) -> None:
     context.builder.emit(
         "ENCODE_SOURCE",
         {
-            "accumulator": codes.start, "words": codes.words, "input": operand.start,
+            "accumulator": codes.start, "words": codes.words, "planes": planes,
+            "input": operand.start,
             "difference": int(difference), "previous": previous.start,
             "track": int(knobs.dataflow == "restore" or knobs.loop != "open"),
             "spill": int(knobs.overflow == "spill"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from signmask.compiler.backend.context import Chunk, Context
 from signmask.compiler.backend.encodings import EncodingEmitter
 from signmask.compiler.backend.scratchpad import Block
+from signmask.compiler.errors import CompileError
 from signmask.hw.spec.isa import Step, Traffic
 from signmask.hw.spec.network import Linear, Stream
 
@@ -187,16 +188,13 @@ class StreamEmitter:
                 "has_add": int(carry is not None), "add": carry.start if carry else 0,
                 "bits": self.stream.bits if final else 0, "has_sums": int(sums is not None),
                 "sums": sums.start + 2 * chunk.first * images if sums else 0,
-                "stat_shift": self._stat_shift(),
+                "stat_shift": stat_shift(context, self.stream),
                 "lanes": context.lanes(self.stream.channels, chunk),
+                "stream": layout.stream_number[self.stream.name],
             },
             reads=reads,
             writes=[words, *([sums] if sums else [])],
         )  # fmt: skip
-
-    def _stat_shift(self) -> int:
-        """The statistics shift shared by the norms on this stream."""
-        return stat_shift(self.context, self.stream)
 
     def _store(self, chunk: Chunk, target: Block) -> None:
         context, stream = self.context, self.stream
@@ -228,13 +226,19 @@ class StreamEmitter:
 
 
 def stat_shift(context: Context, stream: Stream) -> int:
-    """Right shift of y before its sums: the largest that a norm on the stream asks for."""
-    norms = [
+    """Right shift of y before its sums, which the norms on the stream share; raises CompileError
+    where they differ."""
+    shifts = {
         e.norm.stat_shift
         for e in context.layout.network.encodings.values()
         if e.norm and stream.name in e.streams
-    ]
-    return max(norms, default=0)
+    }
+    if len(shifts) > 1:
+        raise CompileError(
+            f"the norms on stream '{stream.name}' shift its sums by {sorted(shifts)}; quantise "
+            "them with one stat_shift."
+        )
+    return shifts.pop() if shifts else 0
 
 
 def emit_update_stream(context: Context, stream: Stream) -> None:

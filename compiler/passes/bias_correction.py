@@ -13,7 +13,15 @@ from signmask.compiler.emulation import DenseEmulator
 from signmask.compiler.float_model import FloatModel
 from signmask.compiler.graph import StreamOp, TensorGraph
 from signmask.compiler.passes.constants import Tensors
-from signmask.hw.spec.network import Network
+from signmask.hw.spec.network import CodeSource, Network
+
+
+def input_codes(sample: torch.Tensor, source: CodeSource) -> torch.Tensor:
+    """int64 (N, codes, H, W) of a float sample (N, C, H, W), as the host gives them."""
+    spread = source.spread
+    values = (sample.double() / source.scale).round() + source.zero * spread
+    values = values.clamp(-128 * spread, 127 * spread).to(torch.int64)
+    return torch.cat([(values + copy) // spread for copy in range(spread)], 1)
 
 
 def correct_bias(
@@ -42,8 +50,7 @@ def correct_bias(
             return y + move[None, :, None, None]
 
         expected = model(sample, step, observe)
-        codes = (sample.double() / source.scale).round() + source.zero
-        result = emulator(codes.clamp(-128, 127).to(torch.int64), step, adjust)
+        result = emulator(input_codes(sample, source), step, adjust)
         reached = result.double().mean((0, 2, 3)).numpy() * tensors["output_scale"]
         tensors["output_table"][step] = expected.double().mean((0, 2, 3)).numpy() - reached
         if progress is not None:

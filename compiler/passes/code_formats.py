@@ -25,12 +25,14 @@ class CodeFormat:
     zero: int
     error: float
     segments: Segments | None = None
+    spread: int = 1
 
 
 def choose_formats(
-    graph: TensorGraph, calibration: Calibration, mask_bits: int
+    graph: TensorGraph, calibration: Calibration, mask_bits: int, group: int
 ) -> dict[str, CodeFormat]:
-    """Formats of encodings, sources and attention operands, by node name."""
+    """Formats of encodings, sources and attention operands, by node name. The input is spread over
+    the lanes of a `group` that its channels leave idle."""
     formats: dict[str, CodeFormat] = {}
     for name, op in graph.of(EncodingOp):
         z, weight = calibration.centres(name), calibration.histograms[name]
@@ -38,22 +40,27 @@ def choose_formats(
         values = activation_value(op.activation, z)
         scale, zero, error = asymmetric(values, weight)
         formats[name] = CodeFormat(scale, zero, error, segments)
-    for kind in (InputOp, AttentionOp):
-        for name, _ in graph.of(kind):
-            formats[name] = CodeFormat(*symmetric(calibration, name))
+    for name, op in graph.of(InputOp):
+        spread = max(1, group // op.channels)
+        formats[name] = CodeFormat(*symmetric(calibration, name, 127 * spread), spread=spread)
+    for name, _ in graph.of(AttentionOp):
+        formats[name] = CodeFormat(*symmetric(calibration, name))
     for _, attention in graph.of(AttentionOp):
         for name in (attention.q, attention.k, attention.v):
             formats[name] = CodeFormat(*symmetric(calibration, name))
     return formats
 
 
-def symmetric(calibration: Calibration, name: str) -> tuple[float, int, float]:
-    """(scale, 0, error) with codes -127..127."""
+def symmetric(calibration: Calibration, name: str, high: int = 127) -> tuple[float, int, float]:
+    """(scale, 0, error) with codes -high..high."""
     values, weight = calibration.centres(name), calibration.histograms[name]
     used = np.abs(values[weight > 0])
     top = float(used.max()) if len(used) else 0.0
     top = top if top > 0 else 1.0
-    choices = [(_error(values, weight, f * top / 127, 0), f * top / 127) for f in FRACTIONS]
+    choices = [
+        (_error(values, weight, f * top / high, 0, -high - 1, high), f * top / high)
+        for f in FRACTIONS
+    ]
     error, scale = min(choices)
     return float(scale), 0, error
 
@@ -79,10 +86,12 @@ def asymmetric(values: np.ndarray, weight: np.ndarray) -> tuple[float, int, floa
     return float(scale), zero, error
 
 
-def _error(values: np.ndarray, weight: np.ndarray, scale: float, zero: int) -> float:
+def _error(
+    values: np.ndarray, weight: np.ndarray, scale: float, zero: int, low: int = -128,
+    high: int = 127,
+) -> float:  # fmt: skip
     """Mean square error: clipping exactly, rounding as uniform noise (bins may be coarser)."""
-    low, high = (-128 - zero) * scale, (127 - zero) * scale
-    inside = np.clip(values, low, high)
+    inside = np.clip(values, (low - zero) * scale, (high - zero) * scale)
     clipped = (values - inside) ** 2
     rounding = np.where(inside == values, scale * scale / 12, 0.0)
     return float(((clipped + rounding) * weight).sum() / max(weight.sum(), 1e-30))

@@ -97,11 +97,14 @@ def build_network(
     graph: TensorGraph, calibration: Calibration, knobs: Knobs, name: str
 ) -> tuple[Network, Tensors]:
     """The quantised network of `graph`; raises CompileError where a number does not fit."""
-    formats = choose_formats(graph, calibration, knobs.mask_bits)
+    formats = choose_formats(graph, calibration, knobs.mask_bits, knobs.group)
     grids = choose_grids(graph, calibration, formats, knobs.grid_bits)
     weights = {
         n: quantise_weight(
-            n, op.weight, formats[op.source].scale, grids[op.out].step if op.out else None
+            n,
+            np.tile(op.weight, (1, formats[op.source].spread, 1, 1)),
+            formats[op.source].scale,
+            grids[op.out].step if op.out else None,
         )
         for n, op in graph.of(LinearOp)
     }
@@ -113,7 +116,10 @@ def build_network(
     for kind in (InputOp, AttentionOp):
         for n, op in graph.of(kind):
             form, key = formats[n], q.source_name(n)
-            source = CodeSource(key, op.channels, op.height, op.width, form.scale, form.zero)
+            source = CodeSource(
+                key, op.channels * form.spread, op.height, op.width, form.scale, form.zero,
+                spread=form.spread,
+            )  # fmt: skip
             sources[key] = place_source(source, knobs)
     for n, op in graph.of(EncodingOp):
         grid = grids[op.streams[0]]

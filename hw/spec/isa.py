@@ -95,7 +95,8 @@ FORMATS: dict[str, Format] = {
     "REQUANTISE": _format(
         32, Queue.VECTOR,
         "accumulator:20 words:18 planes:8 images:6 multiplier:12 shift:6 has_table:1 has_last:1 "
-        "now:12 last:12 has_add:1 add:20 bits:6 has_sums:1 sums:12 stat_shift:4 lanes:8",
+        "now:12 last:12 has_add:1 add:20 bits:6 has_sums:1 sums:12 stat_shift:4 lanes:8 "
+        "stream:12",
     ),
     "CONSTANTS": _format(
         33, Queue.VECTOR, "descriptor:40 sums_0:12 sums_1:12 sums_2:12 sums_3:12 constants:12"
@@ -113,8 +114,8 @@ FORMATS: dict[str, Format] = {
     ),
     "ENCODE_SOURCE": _format(
         36, Queue.VECTOR,
-        "accumulator:20 words:18 input:20 difference:1 previous:20 track:1 spill:1 lanes:8 "
-        "source:12",
+        "accumulator:20 words:18 planes:8 input:20 difference:1 previous:20 track:1 spill:1 "
+        "lanes:8 source:12",
     ),
     "QUANTISE": _format(37, Queue.VECTOR, "accumulator:20 words:18 multiplier:16 shift:6"),
     "SOFTMAX": _format(

@@ -112,7 +112,12 @@ class Encoding:
 @dataclass(frozen=True)
 class CodeSource:
     """An encoding whose codes are not a function of a stream: the network's input, given by the
-    host as codes, or an attention product. Differenced by restoring: codes minus x^."""
+    host as codes, or an attention product. Differenced by restoring: codes minus x^.
+
+    A network input narrower than a group is spread over the idle lanes: each real channel becomes
+    `spread` codes that sum to its value in steps of `scale` (`numerics.spread_code`), which is as
+    many times finer than one int8 code. `channels` counts codes, copy by copy.
+    """
 
     name: str
     channels: int
@@ -122,6 +127,12 @@ class CodeSource:
     zero: int
     mode: Mode = "dense"
     reason: str = ""
+    spread: int = 1
+
+    @property
+    def real_channels(self) -> int:
+        """Channels of the tensor that the codes stand for."""
+        return self.channels // self.spread
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,12 @@ def digit_passes(bits: int, inlier_bits: int) -> int:
     return max(1, -(-(bits - 1) // inlier_bits))
 
 
+def spread_code(value: int, spread: int) -> list[int]:
+    """`spread` int8 codes that sum to `value`, as equal as can be; value in steps of the source,
+    within -128*spread .. 127*spread."""
+    return [(value + copy) // spread for copy in range(spread)]
+
+
 def delta_passes(outliers: int, full_lanes: int, inlier_bits: int) -> int:
     """Cycles that a group of deltas takes: the full lanes work off the outliers, `full_lanes` per
     cycle, unless the narrow lanes are quicker digit by digit."""

@@ -163,6 +163,15 @@ def _digit_passes(random: Random) -> Arguments:
     yield from product(range(1, 33), (3, 4, 5))
 
 
+def _spread_code(random: Random) -> Arguments:
+    for spread in (1, 2, 3, 4, 5, 16):
+        yield from ((value, spread) for value in range(-128 * spread, 127 * spread + 1))
+
+
+def _delta_passes(random: Random) -> Arguments:
+    yield from product(range(65), (1, 2, 3, 4), (3, 4, 5))
+
+
 def _softmax_row(random: Random) -> Arguments:
     table = tuple(numerics.exponential_table())
     yield (7,), 1, 0, table
@@ -202,6 +211,8 @@ _GENERATORS: dict[str, Callable[[Random], Arguments]] = {
     "masked_delta": _masked_delta,
     "encode_group": _encode_group,
     "digit_passes": _digit_passes,
+    "spread_code": _spread_code,
+    "delta_passes": _delta_passes,
     "exponential_table": _exponential_table,
     "softmax_row": _softmax_row,
     "attention_code": _attention_code,

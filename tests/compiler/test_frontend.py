@@ -17,6 +17,7 @@ from signmask.compiler.frontend import calibrate, quantise, trace
 from signmask.hw.spec.network import Knobs, Network
 from signmask.reference.golden import GoldenModel
 from signmask.reference.models.unet import build_unet, scheduler
+from signmask.runtime.host import input_codes
 from tests.compiler.models import Unsupported, example, tiny
 
 STEPS = 5
@@ -36,13 +37,10 @@ def compiled(knobs: Knobs) -> tuple[Network, dict[str, np.ndarray]]:
 def run(knobs: Knobs, inputs: np.ndarray) -> list[np.ndarray]:
     network, tensors = compiled(knobs)
     golden = GoldenModel(network, tensors, inputs.shape[1])
-    source = network.sources[network.input]
     results = []
     for step, x in enumerate(inputs):
-        codes = np.clip(np.rint(x / source.scale) + source.zero, -128, 127)
         step_function = golden.delta_step if step else golden.dense_step
-        codes = codes.transpose(0, 2, 3, 1).astype(np.int8)
-        results.append(step_function(step, codes).accumulators)
+        results.append(step_function(step, input_codes(network, x)).accumulators)
     return results
 
 
@@ -69,12 +67,11 @@ def test_fused_graph_of_a_user_network_computes_what_torch_computes():
 
 def test_emulator_equals_the_golden_model_bit_for_bit():
     network, tensors = compiled(Knobs(dataflow="dense"))
-    source = network.sources[network.input]
     inputs = calibration().inputs
     emulator = DenseEmulator(network, tensors)
     for step, expected in enumerate(run(Knobs(dataflow="dense"), inputs)):
-        codes = (torch.from_numpy(inputs[step]).double() / source.scale).round() + source.zero
-        found = emulator(codes.clamp(-128, 127).long(), step)
+        codes = torch.from_numpy(input_codes(network, inputs[step])).permute(0, 3, 1, 2)
+        found = emulator(codes.long(), step)
         assert (found.permute(0, 2, 3, 1).numpy() == expected).all()
 
 
@@ -231,10 +228,9 @@ def test_other_unet_shapes_compile_and_follow_the_float_network():
     ).eval()
     measured = calibrate(model, scheduler(), 3, images=2)
     network, tensors = quantise(model, scheduler(), 3, Knobs(dataflow="dense"), measured)
-    golden, source = GoldenModel(network, tensors, 2), network.sources[network.input]
+    golden = GoldenModel(network, tensors, 2)
     for step, x in enumerate(measured.inputs):
-        codes = np.clip(np.rint(x / source.scale) + source.zero, -128, 127)
-        result = golden.dense_step(step, codes.transpose(0, 2, 3, 1).astype(np.int8))
+        result = golden.dense_step(step, input_codes(network, x))
         found = result.accumulators * tensors["output_scale"] + tensors["output_table"][step]
         with torch.no_grad():
             expected = model(torch.from_numpy(x), network.timesteps[step]).sample.numpy()

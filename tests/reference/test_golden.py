@@ -326,7 +326,7 @@ def test_saturated_stream_elements_are_counted():
 
 
 def test_knobs_change_the_result():
-    built = unet()
+    built = with_knobs(unet(), overflow="clip")
     codes = input_codes(built[0], BATCH)
     runs = [RunDigest(BATCH) for _ in LOOPS for _ in NORMS]
     for run, (loop, norm) in zip(runs, [(x, n) for x in LOOPS for n in NORMS], strict=True):

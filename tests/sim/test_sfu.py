@@ -160,7 +160,7 @@ def test_encode_mask(rng, loop, shared, spill):
 @pytest.mark.parametrize("track", [0, 1])
 def test_encode_source(rng, track):
     b, acc = filled(rng, -128, 128)
-    fields = dict(accumulator=0, words=WORDS, input=30, lanes=5, source=1)
+    fields = dict(accumulator=0, words=WORDS, planes=PLANES, input=30, lanes=5, source=1)
     b.execute("ENCODE_SOURCE", **fields)
     assert np.array_equal(b.core.input.data[30 : 30 + WORDS], acc[:WORDS])
     b.execute("ENCODE_SOURCE", **fields, difference=1, previous=100, track=track)
@@ -168,7 +168,7 @@ def test_encode_source(rng, track):
     assert np.array_equal(b.core.input.data[30 : 30 + WORDS], sent)
     kept = acc[100 : 100 + WORDS] + sent if track else acc[:WORDS]
     assert np.array_equal(b.core.accumulator.data[:WORDS], kept)
-    assert b.counters.result()["b"]["elements"] == WORDS * 5
+    assert b.counters.result()["b"]["elements"] == WORDS * N - WORDS // PLANES * (N - 5)
 
 
 def test_constants(rng):

@@ -6,14 +6,17 @@ from hypothesis import strategies as st
 
 from signmask.hw.spec import numerics, vectors
 
+EXHAUSTIVE = {"digit_passes", "delta_passes", "spread_code", "exponential_table"}
+
 
 @pytest.mark.parametrize("function", vectors.FUNCTIONS)
 def test_vectors_repeat_and_are_not_trivial(function):
     first = vectors.vectors(function)
     assert first == vectors.vectors(function)
     assert len(first) >= (1 if function == "exponential_table" else 90)
-    if function not in ("digit_passes", "exponential_table"):
+    if function not in ("digit_passes", "delta_passes", "exponential_table"):
         assert len({str(v.expected) for v in first}) >= 8
+    if function not in EXHAUSTIVE:
         assert first != vectors.vectors(function, seed=1)
 
 
