@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from signmask.hw.spec.config import preset
@@ -55,9 +56,9 @@ def compare(
         print_table(traffic_table(comparison.data))
     for path in files:
         if path.suffix == ".html":
-            out.print(f"Report: {path}", soft_wrap=True)
+            out.print(f"Report: {path}")
     if files:
-        out.print(f"Pictures and data: {output}", soft_wrap=True)
+        out.print(f"Pictures and data: {output}")
 
 
 def dataflow_table(data: dict[str, Any]) -> Table:
@@ -66,10 +67,10 @@ def dataflow_table(data: dict[str, Any]) -> Table:
         f"{data['model']}, {data['steps']} steps, {data['images']} images, "
         f"config {data['config']}, backend {data['backend']}"
     )
-    table = Table(title=title)
-    table.add_column("dataflow")
+    table = Table(title=title, box=SIMPLE_HEAD)
+    table.add_column("dataflow", no_wrap=True)
     for name in (
-        "Mcycles", "speedup", "array\nbusy", "bus MB", "near-data\nMB",
+        "Mcycles", "speedup", "array\nbusy", "bus MB", "near\nmemory\nMB",
         "PSNR fp32\ndB", "PSNR dense\ndB", "SSIM\nfp32", "SSIM\ndense",
     ):  # fmt: skip
         table.add_column(name, justify="right")

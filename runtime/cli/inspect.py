@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from signmask.hw.spec.container import Program
@@ -39,9 +40,12 @@ def inspect(
     for name in ("knobs", "hardware", "source"):
         overview.add_row(name, ", ".join(f"{k}={v}" for k, v in facts[name].items()))
     print_table(overview)
-    for title, rows in (("Layers", layers), ("Memory map", list(loaded.memory_map))):
+    numbered, reasons = number_reasons(layers)
+    for title, rows in (("Layers", numbered), ("Memory map", list(loaded.memory_map))):
         if rows:
             print_table(rows_table(title, rows))
+    for number, reason in enumerate(reasons, 1):
+        out.print(f"Reason {number}: {reason}", markup=False)
     if disassembly:
         for phase, code in loaded.code.items():
             out.print(f"{phase}:", markup=False)
@@ -67,10 +71,19 @@ def placement(program: Program) -> list[dict[str, Any]]:
     ]
 
 
+def number_reasons(layers: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The layers with a number in place of each reason, and the reasons in that order."""
+    reasons = list(dict.fromkeys(row["reason"] for row in layers if row.get("reason")))
+    numbers = {reason: str(number) for number, reason in enumerate(reasons, 1)}
+    return [{**row, "reason": numbers.get(row.get("reason", ""), "")} for row in layers], reasons
+
+
 def rows_table(title: str, rows: list[dict[str, Any]]) -> Table:
     """Dictionaries with the same keys as a table."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(*keys, title=title)
+    table = Table(title=title, box=SIMPLE_HEAD)
+    for key in keys:
+        table.add_column(key.replace("_", "\n"), overflow="fold")
     for row in rows:
         table.add_row(*(cell(row.get(key, "")) for key in keys))
     return table

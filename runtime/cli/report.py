@@ -24,4 +24,4 @@ def report(
         print_json({"files": [str(path) for path in files]})
         return
     for path in files:
-        out.print(f"Wrote {path}", soft_wrap=True)
+        out.print(f"Wrote {path}")
