@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from signmask.runtime.cli.console import print_json, print_table
@@ -16,8 +17,10 @@ def models(json: Json = False) -> None:
     if json:
         print_json({"models": rows})
         return
-    table = Table("name", "facts")
+    table = Table(box=SIMPLE_HEAD)
+    columns = ("name", "activation", "parameters", "input_shape", "validation_loss", "licence")
+    for name in columns:
+        table.add_column(name.replace("_", " "))
     for row in rows:
-        facts = (f"{k}: {v}" for k, v in row.items() if k != "name" and not isinstance(v, dict))
-        table.add_row(str(row["name"]), "\n".join(facts))
+        table.add_row(*(str(row.get(name, "-")) for name in columns))
     print_table(table)
