@@ -39,7 +39,8 @@ class Calibration:
     """Per tensor name: `ranges` (low, high) float64; `histograms` (BINS,) float64 counts over the
     range; per norm `group_mean`, `group_deviation` (steps, groups), the mean and the geometric mean
     over images of the raw tensor's group statistics; per stream `channel_mean` (steps, channels).
-    `inputs` float32 (steps, images, C, H, W): network inputs of a few trajectories."""
+    `inputs` float32 (steps, images, C, H, W): network inputs of a few trajectories, of float16
+    precision so that a saved calibration is the same."""
 
     timesteps: tuple[int, ...]
     ranges: dict[str, np.ndarray] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Calibration:
     def save(self, path: str | Path) -> None:
         """Write as safetensors."""
         tensors = {f"{t}/{k}": v for t in _TABLES for k, v in getattr(self, t).items()}
-        tensors["inputs"] = np.ascontiguousarray(self.inputs)
+        tensors["inputs"] = np.ascontiguousarray(self.inputs, np.float16)
         save_file(tensors, path, metadata={"timesteps": json.dumps(self.timesteps)})
 
     @classmethod
@@ -73,7 +74,7 @@ class Calibration:
                 for key in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
                     table, _, name = key.partition("/")
                     if table == "inputs":
-                        result.inputs = file.get_tensor(key)
+                        result.inputs = file.get_tensor(key).astype(np.float32)
                     elif table in _TABLES:
                         getattr(result, table)[name] = file.get_tensor(key)
                     else:
@@ -160,7 +161,8 @@ def measure(
         elif sum(len(s[0]) for s in stored) < kept:
             stored.append(np.stack(inputs))
     ranges.finish(result)
-    result.inputs = np.concatenate(stored, 1)[:, :kept]
+    kept_inputs = np.concatenate(stored, 1)[:, :kept]
+    result.inputs = kept_inputs.astype(np.float16).astype(np.float32)
     return result
 
 

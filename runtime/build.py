@@ -10,6 +10,7 @@ from typing import Any
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.container import Program
 from signmask.hw.spec.network import Knobs
+from signmask.runtime.calibrations import shipped
 from signmask.runtime.errors import RunError
 from signmask.runtime.host import HostScheduler, make_scheduler
 from signmask.runtime.sources import ModelSource
@@ -20,8 +21,12 @@ Progress = Callable[[str, float], None]  # stage, fraction of it
 def calibrate_source(
     source: ModelSource, steps: int, model: Any, progress: Progress | None = None
 ) -> Any:
-    """The compiler's statistics of a loaded model, for several programs of the same schedule."""
+    """The compiler's statistics of a loaded model, for several programs of the same schedule: the
+    ones shipped with a bundled model where they fit, else measured."""
     HostScheduler(source.scheduler, steps)
+    found = shipped(source, steps)
+    if found is not None:
+        return found
     from signmask.compiler.frontend import calibrate
 
     with fixed_randomness():
@@ -48,6 +53,8 @@ def build_program(
     HostScheduler(source.scheduler, steps)
     from signmask.compiler.driver import compile_model
 
+    if calibration is None:
+        calibration = shipped(source, steps)
     with fixed_randomness():
         program = compile_model(
             source.load() if model is None else model,
