@@ -99,9 +99,10 @@ class StreamOp:
     linears: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(eq=False)
 class NormOp:
-    """Group normalisation with scale `weight` and `bias`, float64 (channels,)."""
+    """Group normalisation with scale `weight` and `bias`, float64 (channels,). Equal to itself
+    alone: arrays have no truth value."""
 
     groups: int
     epsilon: float
