@@ -78,6 +78,11 @@ class AttentionEmitter:
 
     def _query(self) -> Block:
         """Query codes in the input scratchpad; key and value codes in memory."""
+        with self.context.pinned([self.attention.q, self.attention.k, self.attention.v]):
+            return self._operands()
+
+    def _operands(self) -> Block:
+        """`_query` while the streams stay where they are."""
         context, layout, item = self.context, self.context.layout, self.attention
         words = layout.planes(self.stream.channels) * layout.plane_words(self.stream)
         query = context.allocate("input", words, f"queries of '{item.name}'")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -38,6 +40,7 @@ class Context:
     evicted: set[str] = field(default_factory=set)
     next_use: dict[str, list[int]] = field(default_factory=dict)
     position: int = 0
+    _pins: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         config = self.layout.config
@@ -82,6 +85,30 @@ class Context:
                 )
         return block
 
+    def try_resident(self, name: str, words: int) -> Block | None:
+        """A block for a whole stream, or None (the stream goes through memory) where it would take
+        more than half of the scratchpad or what is pinned leaves no room."""
+        pad = self.pads["accumulator"]
+        if 2 * words <= pad.words:
+            while (block := pad.allocate(words)) is None:
+                if not self._evict():
+                    break
+            if block is not None:
+                return block
+        if self.next_use[name]:
+            self.evicted.add(name)
+        return None
+
+    @contextmanager
+    def pinned(self, names: Iterable[str]) -> Iterator[None]:
+        """Keep these streams resident while their words are being used."""
+        before = self._pins
+        self._pins = before | frozenset(names)
+        try:
+            yield
+        finally:
+            self._pins = before
+
     def free(self, block: Block) -> None:
         """Give a block back after its last use was emitted."""
         self.pads[block.space].free(block)
@@ -91,7 +118,7 @@ class Context:
         candidates = [
             (self.next_use[name][0], name)
             for name in self.resident
-            if self.next_use[name] and self.next_use[name][0] > self.position
+            if self.next_use[name] and name not in self._pins
         ]
         if not candidates:
             return False

@@ -163,8 +163,9 @@ class EncodingEmitter:
         context = self.context
         stream = context.layout.network.streams[self.encoding.streams[part]]
         for chunk in context.chunks(stream):
-            block, temporary = context.fetch(stream, chunk)
-            self.chunk(part, chunk, block)
+            with context.pinned([stream.name]):
+                block, temporary = context.fetch(stream, chunk)
+                self.chunk(part, chunk, block)
             if temporary:
                 context.free(block)
 

@@ -66,11 +66,9 @@ class StreamEmitter:
         self.linears = [item for item in network.linears.values() if item.out == stream.name]
         self.words = layout.plane_words(stream)
         self.planes = layout.planes(stream.channels)
-        self.block = context.allocate(
-            "accumulator",
-            layout.output_planes(stream.channels) * self.words,
-            f"stream '{stream.name}'",
-        )
+        size = layout.output_planes(stream.channels) * self.words
+        # None: the stream passes through the scratchpad chunk by chunk.
+        self.block = context.try_resident(stream.name, size)
         self.multipliers = [
             context.load_parameters(f"multiplier/{item.name}", self.planes, 2)
             for item in self.linears
@@ -96,9 +94,12 @@ class StreamEmitter:
             if context.masked:
                 for emitter, part in followers:
                     emitter.chunk(part, chunk, target)
+            if self.block is None:
+                context.free(self.passing)
         for block in (*self.multipliers, *self.tables):
             context.free(block)
-        context.resident[self.stream.name] = self.block
+        if self.block is not None:
+            context.resident[self.stream.name] = self.block
         if self.sums:
             context.sums[self.stream.name] = self.sums
             if context.dataflow == "mask":
@@ -107,22 +108,28 @@ class StreamEmitter:
     def _chunk(self, chunk: Chunk) -> Block:
         """Products and sums of one chunk; returns its final words."""
         context, layout = self.context, self.context.layout
-        target = self.block.part(chunk.first * self.words, chunk.planes * self.words)
-        carry, temporaries = self._addends(chunk, target)
-        for i, linear in enumerate(self.linears):
-            last = i == len(self.linears) - 1
-            written = layout.output_planes(chunk.planes * layout.group) * self.words
-            if last:
-                product = self.block.part(chunk.first * self.words, written)
-            else:
-                product = context.allocate("accumulator", written, f"product of '{linear.name}'")
-                temporaries.append(product)
-            self._product(linear, chunk, product)
-            words = product.part(0, chunk.planes * self.words)
-            self._requantise(words, chunk, i, carry, final=last)
-            carry = words
-        for block in temporaries:
-            context.free(block)
+        written = layout.output_planes(chunk.planes * layout.group) * self.words
+        if self.block is None:
+            whole = context.allocate("accumulator", written, f"stream '{self.stream.name}'")
+            self.passing = whole
+        else:
+            whole = self.block.part(chunk.first * self.words, written)
+        target = whole.part(0, chunk.planes * self.words)
+        with context.pinned(self.stream.adds):
+            carry, temporaries = self._addends(chunk, target)
+            for i, linear in enumerate(self.linears):
+                last = i == len(self.linears) - 1
+                product = whole
+                if not last:
+                    what = f"product of '{linear.name}'"
+                    product = context.allocate("accumulator", written, what)
+                    temporaries.append(product)
+                self._product(linear, chunk, product)
+                words = product.part(0, chunk.planes * self.words)
+                self._requantise(words, chunk, i, carry, final=last)
+                carry = words
+            for block in temporaries:
+                context.free(block)
         return target
 
     def _addends(self, chunk: Chunk, target: Block) -> tuple[Block | None, list[Block]]:

@@ -58,3 +58,17 @@ def test_accumulators_are_equal(name, setting, batch):
         if phase == "delta":
             for key, counts in expected.counters.items():
                 assert dict(got.counters[key]) == dict(counts), (index, key)
+
+
+@pytest.mark.parametrize("words", [512, 160, 128])
+@pytest.mark.parametrize("setting", ["dense", "restore", "mask", "paper"])
+def test_streams_that_do_not_fit_go_through_memory(setting, words):
+    network, tensors = build("unet", SETTINGS[setting])
+    golden = GoldenModel(network, tensors, 1)
+    machine = Machine(lower(network, tensors, replace(NANO, accumulator_words=words), 1))
+    codes = tiny.input_codes(network, 1, change=0.3)
+    for index in range(3):
+        phase = "delta" if index and setting != "dense" else "dense"
+        expected = getattr(golden, f"{phase}_step")(index, codes[index])
+        got = getattr(machine, f"{phase}_step")(index, codes[index])
+        assert np.array_equal(got.accumulators, expected.accumulators), (index, phase)
