@@ -191,7 +191,12 @@ def make_scheduler(config: Mapping[str, Any]) -> Any:
         raise RunError(
             f"scheduler '{name}' is not supported on the host; use {' or '.join(SCHEDULERS)}."
         )
-    return getattr(diffusers, name).from_config(dict(config))
+    try:
+        return getattr(diffusers, name).from_config(dict(config))
+    except (TypeError, ValueError, LookupError, ArithmeticError, NotImplementedError) as error:
+        raise RunError(
+            f"the noise schedule '{name}' cannot be set up ({error}); correct its configuration."
+        ) from error
 
 
 def scheduler_config(scheduler: Any) -> dict[str, Any]:

@@ -129,10 +129,20 @@ class Session:
         if isinstance(backend, str) and backend not in BACKENDS:
             raise RunError(f"unknown backend '{backend}'; choose one of {', '.join(BACKENDS)}.")
         self.program = program
+        self.backend: Backend
         self.scheduler = HostScheduler.of_program(program)
-        self.backend: Backend = (
-            open_backend(backend, program) if isinstance(backend, str) else backend
-        )
+        self.backend = self._open(backend) if isinstance(backend, str) else backend
+
+    def _open(self, name: str) -> Backend:
+        """The backend of that name, where the program fits it and this machine."""
+        try:
+            return open_backend(name, self.program)
+        except (ValueError, LookupError, ArithmeticError, MemoryError) as error:
+            cause = str(error).split(";")[0].rstrip(".")
+            raise RunError(
+                f"backend '{name}' cannot execute program '{self.program.network.name}' ({cause}); "
+                "compile it again."
+            ) from error
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -173,7 +183,13 @@ class Session:
                     codes = input_codes(network, x)
                 dense = plan.dense(index)
                 step = self.backend.dense_step if dense else self.backend.delta_step
-                result = step(index, codes)
+                try:
+                    result = step(index, codes)
+                except (ArithmeticError, MemoryError) as error:
+                    cause = str(error).split(";")[0].rstrip(".")
+                    raise RunError(
+                        f"step {index} of '{network.name}' failed ({cause}); compile it again."
+                    ) from error
                 self._check(index, result)
                 plan.executed(dense, result.counters)
                 record.add(result, dense)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -48,14 +50,20 @@ class HardwareConfig:
         ).split()
         for field in positive:
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ConfigError(
                     f"config '{self.name}': {field} is {value!r}; it must be a whole number of at "
                     "least 1."
                 )
-        if self.memory_latency < 0:
+        if type(self.memory_latency) is not int or self.memory_latency < 0:
             raise ConfigError(
-                f"config '{self.name}': memory_latency is {self.memory_latency}; use 0 or more."
+                f"config '{self.name}': memory_latency is {self.memory_latency!r}; it must be a "
+                "whole number of at least 0."
+            )
+        if not isinstance(self.name, str) or self.profile not in ("int", "fp"):
+            raise ConfigError(
+                f"config '{self.name}': profile is {self.profile!r}; choose 'int' or 'fp', and a "
+                "string as the name."
             )
         if self.inlier_bits not in (3, 4, 5):
             raise ConfigError(
@@ -82,6 +90,28 @@ class HardwareConfig:
     def lanes(self) -> int:
         """Narrow multipliers of the array: operands of one bit-serial pass per cycle."""
         return self.rows * self.columns * self.group
+
+    @classmethod
+    def load(cls, path: Path) -> HardwareConfig:
+        """A configuration from a JSON object of fields; absent ones are those of `nano`, an absent
+        name is the file's. Raises ConfigError for anything else."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read config {path}: {error.strerror}; check the path."
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"config {path} is no JSON ({error}); correct it.") from None
+        if not isinstance(data, dict):
+            raise ConfigError(f"config {path} is no JSON object of fields; write one.")
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in data if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"config {path} has an unknown field '{unknown[0]}'; fields are {', '.join(known)}."
+            )
+        return cls(**{"name": path.stem, **data})
 
     def to_json(self) -> dict[str, Any]:
         """All fields as a plain dictionary."""
@@ -116,3 +146,16 @@ def preset(name: str) -> HardwareConfig:
     if name not in PRESETS:
         raise ConfigError(f"unknown config '{name}'; presets are {', '.join(PRESETS)}.")
     return PRESETS[name]
+
+
+def resolve(name: str) -> HardwareConfig:
+    """The named preset, or the configuration in a JSON file; raises ConfigError for neither."""
+    if name in PRESETS:
+        return PRESETS[name]
+    path = Path(name)
+    if path.suffix == ".json" or path.is_file():
+        return HardwareConfig.load(path)
+    raise ConfigError(
+        f"unknown config '{name}'; choose {', '.join(PRESETS)}, or the path of a .json file with "
+        "the fields of a configuration."
+    )

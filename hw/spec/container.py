@@ -27,10 +27,15 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from signmask.hw.spec.config import ConfigError, HardwareConfig
+from signmask.hw.spec.isa import INSTRUCTION_BYTES
+from signmask.hw.spec.memory_map import MemoryMap
 from signmask.hw.spec.network import Network
+from signmask.hw.spec.network_check import check_fields, check_network, require
 
 MAGIC = b"SIGNMASK"
 VERSION = 1
+LARGEST_BATCH = 1 << 12
+LARGEST_ADDRESS = 1 << 40  # of the instructions' address fields
 
 
 class ProgramError(ValueError):
@@ -131,7 +136,7 @@ class Program:
         try:
             header = json.loads(data[20:at])
             tensors = load_tensors(data[at + 8 : -32])
-            return cls(
+            program = cls(
                 config=HardwareConfig.from_json(header["config"]),
                 network=Network.from_json(header["network"]),
                 tensors={k[8:]: v for k, v in tensors.items() if k.startswith("network/")},
@@ -143,7 +148,37 @@ class Program:
                 source=header["source"],
                 scheduler=header["scheduler"],
             )
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
-            if isinstance(error, ConfigError):
-                raise ProgramError(f"{name}: {error}") from None
-            raise ProgramError(f"{name} has a malformed header ({error}); {again}") from None
+            check_network(program.network, program.tensors)
+            program.check()
+        except ConfigError as error:
+            raise ProgramError(f"{name}: {error}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+            raise ProgramError(f"{name} is malformed ({error}); {again}") from None
+        except (RecursionError, MemoryError):
+            raise ProgramError(f"{name} is malformed (its header is too deep); {again}") from None
+        return program
+
+    def check(self) -> None:
+        """Raise ValueError where configuration, network, code and memory contradict each other."""
+        batch, knobs, config = self.batch, self.network.knobs, self.config
+        whole = isinstance(batch, int) and not isinstance(batch, bool)
+        require(whole and 1 <= batch <= LARGEST_BATCH, "batch", f"{batch!r} is no batch")
+        for lanes in ("group", "full_lanes", "inlier_bits"):
+            values = getattr(knobs, lanes), getattr(config, lanes)
+            require(values[0] == values[1], lanes, f"{values[0]} quantised, {values[1]} in config")
+        require(self.image.ndim == 1 and self.image.dtype == np.uint8, "image", "is no byte array")
+        phases = {"dense"} if knobs.dataflow == "dense" else {"dense", "delta"}
+        complete = not self.code or set(self.code) == phases
+        require(complete, "code", f"phases {sorted(self.code)} instead of {sorted(phases)}")
+        for phase, code in self.code.items():
+            fits = code.ndim == 2 and code.dtype == np.uint8 and code.shape[1] == INSTRUCTION_BYTES
+            require(fits, f"code '{phase}'", f"is {code.dtype} {code.shape}")
+        for region in MemoryMap.from_json(self.memory_map):
+            check_fields(region, f"memory region '{region.name}'")
+            inside = region.address >= 0 and region.size >= 0
+            inside = inside and region.address + region.size <= LARGEST_ADDRESS
+            require(inside, f"memory region '{region.name}'", "lies outside memory")
+        for name in ("source", "scheduler"):
+            require(isinstance(getattr(self, name), dict), name, "is no table")
+        for row in self.report:
+            require(isinstance(row, dict), "report", f"{row!r} is no row")

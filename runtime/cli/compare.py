@@ -9,7 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from signmask.hw.spec.config import preset
+from signmask.hw.spec.config import resolve as resolve_config
 from signmask.runtime.cli import options
 from signmask.runtime.cli.console import compile_bar, out, print_json, print_table
 
@@ -35,7 +35,7 @@ def compare(
     from signmask.runtime.report import write_report
     from signmask.runtime.sources import resolve
 
-    hardware = preset(config)
+    hardware = resolve_config(config)
     source = resolve(model, scheduler)
     if output is not None:
         # Fail now rather than after minutes of simulation.

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from signmask.hw.spec.config import preset
+from signmask.hw.spec.config import resolve as resolve_config
 from signmask.hw.spec.container import Program
 from signmask.runtime.cli import options
 from signmask.runtime.cli.console import compile_bar, out, print_json
@@ -51,7 +51,7 @@ def compile_command(
         "grid_bits": grid_bits, "refresh_every": refresh_every, "refresh_drift": refresh_drift,
     }  # fmt: skip
     source = resolve(model, scheduler)
-    knobs, hardware = knobs_for(dataflow, preset(config), source.relu, paper, overrides)
+    knobs, hardware = knobs_for(dataflow, resolve_config(config), source.relu, paper, overrides)
     start = time.perf_counter()
     with compile_bar(f"compiling {model}") as progress:
         program = build_program(source, hardware, knobs, steps, batch, progress=progress)

@@ -29,14 +29,16 @@ def print_table(table: Table) -> None:
 
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[..., None]]:
-    """A bar on stderr, driven by calls with (done, total) or (done, total, new text)."""
+    """A bar on stderr, where that is a terminal, driven by calls with (done, total) or (done,
+    total, new text)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
+    # Without a terminal a transient bar would leave empty lines.
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(text, total=None)
 
         def update(done: int, total: int, label: str = text) -> None:

@@ -12,7 +12,10 @@ Model = Annotated[
     str,
     typer.Argument(help="fashion-silu, fashion-relu, a .pt2 file, or a diffusers folder."),
 ]
-Config = Annotated[str, typer.Option(help="Hardware preset: nano, edge or paper.")]
+Config = Annotated[
+    str,
+    typer.Option(help="Hardware: nano, edge, paper, or a .json file of HardwareConfig fields."),
+]
 Steps = Annotated[int, typer.Option(help="Steps of the sampling schedule.")]
 Images = Annotated[int, typer.Option(help="Images to sample.")]
 Batch = Annotated[int, typer.Option(help="Images per batch of the program.")]

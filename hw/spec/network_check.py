@@ -1,0 +1,232 @@
+"""Checks of a network that was read from a file: types, names, sizes and tensors agree.
+
+Every failure is a ValueError whose message is a clause that names the place and the contradiction;
+the reader of the file adds the file's name and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from math import isfinite
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from signmask.hw.spec.network import CodeSource, Encoding, Linear, Network, Stream
+
+SIZES = frozenset(
+    "channels height width steps group full_lanes groups count epsilon heads kernel stride "
+    "upsample out_channels out_height out_width spread bits".split()
+)  # at least 1
+LARGEST_SIZE = 1 << 48
+LARGEST_SHIFT = 63
+INTEGER, FLOAT = "iu", "f"
+
+
+def require(condition: object, place: str, problem: str) -> None:
+    """Raise ValueError unless the condition holds."""
+    if not condition:
+        raise ValueError(f"{place}: {problem}")
+
+
+def check_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError where fields have other types than stated, names point nowhere, operators
+    are read before they are executed, or a tensor is absent, misshaped or not finite."""
+    check_fields(network, "network")
+    _check_names(network)
+    _check_order(network)
+    _Tensors(network, tensors).check()
+
+
+def check_fields(value: Any, place: str) -> None:
+    """Raise ValueError for a field of a dataclass whose value is not of its annotated type."""
+    hints = get_type_hints(type(value))
+    for item in fields(value):
+        found = getattr(value, item.name)
+        where = f"{place}.{item.name}"
+        _check_type(found, hints[item.name], where)
+        if item.name in SIZES:
+            require(1 <= found < LARGEST_SIZE, where, f"{found} is no size")
+        if item.name.endswith("shift") and item.name != "mean_shift":
+            require(0 <= found <= LARGEST_SHIFT, where, f"{found} is outside 0..{LARGEST_SHIFT}")
+        if item.name == "scale":
+            require(found > 0, where, f"{found} is not positive")
+
+
+def _check_type(value: Any, hint: Any, place: str) -> None:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return
+    if origin is UnionType:
+        if value is not None:
+            _check_type(value, arguments[0], place)
+    elif origin is Literal:
+        require(value in arguments, place, f"{value!r} is none of {', '.join(arguments)}")
+    elif origin is tuple:
+        require(isinstance(value, tuple), place, "is no list")
+        for i, item in enumerate(value):
+            _check_type(item, arguments[0], f"{place}[{i}]")
+    elif origin is dict:
+        require(isinstance(value, dict), place, "is no table")
+        for key, item in value.items():
+            _check_type(item, arguments[1], f"{place}['{key}']")
+    elif isinstance(hint, type) and is_dataclass(hint):
+        require(isinstance(value, hint), place, "is no record")
+        check_fields(value, place)
+    elif hint is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        require(number and isfinite(value), place, f"{value!r} is no finite number")
+    elif hint is int:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        require(whole, place, f"{value!r} is no whole number")
+    else:
+        require(isinstance(value, hint), place, f"{value!r} is no {hint.__name__}")
+
+
+def _check_names(network: Network) -> None:
+    """Every name resolves, and records agree on shapes."""
+    require(len(network.timesteps) == network.steps, "network.timesteps", "not one for each step")
+    require(network.input in network.sources, "network.input", f"no source '{network.input}'")
+    for kind in ("streams", "encodings", "sources", "linears", "attentions"):
+        for name, record in getattr(network, kind).items():
+            require(record.name == name, f"{kind}['{name}']", f"is named '{record.name}'")
+    streams = network.streams
+    for name, stream in streams.items():
+        for other in stream.adds:
+            require(other in streams, f"stream '{name}'", f"adds unknown stream '{other}'")
+            fits = _positions(streams[other]) == _positions(stream)
+            fits = fits and streams[other].channels == stream.channels
+            require(fits, f"stream '{name}'", f"adds stream '{other}' of another size")
+    for name, encoding in network.encodings.items():
+        place = f"encoding '{name}'"
+        for other in encoding.streams:
+            require(other in streams, place, f"reads unknown stream '{other}'")
+            fits = _positions(streams[other]) == _positions(encoding)
+            require(fits, place, f"stream '{other}' has another size")
+        require(encoding.streams, place, "reads no stream")
+        total = sum(streams[other].channels for other in encoding.streams)
+        require(total == encoding.channels, place, f"{encoding.channels} channels of {total}")
+        if encoding.norm:
+            groups = encoding.norm.groups
+            require(encoding.channels % groups == 0, place, f"{groups} groups do not divide it")
+    outputs = []
+    for name, linear in network.linears.items():
+        place = f"linear '{name}'"
+        known = linear.source in network.encodings or linear.source in network.sources
+        require(known, place, f"reads unknown operand '{linear.source}'")
+        if linear.out:
+            require(linear.out in streams, place, f"writes unknown stream '{linear.out}'")
+            out = streams[linear.out]
+            fits = linear.out_height * linear.out_width == _positions(out)
+            fits = fits and linear.out_channels == out.channels
+            require(fits, place, f"its result does not fit stream '{linear.out}'")
+        else:
+            outputs.append(name)
+    require(len(outputs) == 1, "network.linears", f"{len(outputs)} output operators instead of 1")
+    for name, attention in network.attentions.items():
+        place = f"attention '{name}'"
+        require(attention.out in network.sources, place, f"writes unknown source '{attention.out}'")
+        for part in (attention.q, attention.k, attention.v):
+            require(part in streams, place, f"reads unknown stream '{part}'")
+        width = network.sources[attention.out].channels
+        require(width % attention.heads == 0, place, f"{attention.heads} heads do not divide it")
+
+
+def _positions(record: Stream | Encoding | CodeSource) -> int:
+    """Pixels or tokens of one image."""
+    return record.height * record.width
+
+
+def _check_order(network: Network) -> None:
+    """`order` names every operator once, each behind what it reads; sums have no cycle."""
+    operators = [*network.encodings, *network.linears, *network.attentions]
+    ordered = sorted(operators) == sorted(network.order)
+    require(ordered, "network.order", "does not name every operator once")
+    done = {network.input}
+    for name in network.order:
+        if name in network.linears:
+            needed = {network.linears[name].source}
+        elif name in network.encodings:
+            needed = _writers(network, network.encodings[name].streams)
+        else:
+            attention = network.attentions[name]
+            needed = _writers(network, (attention.q, attention.k, attention.v))
+            done.add(attention.out)
+        require(needed <= done, f"operator '{name}'", f"runs before {sorted(needed - done)}")
+        done.add(name)
+
+
+def _writers(network: Network, names: tuple[str, ...]) -> set[str]:
+    """Linears that the streams and their addends wait for; raises ValueError for a cycle."""
+    found: set[str] = set()
+    waiting, finished = [(name, frozenset[str]()) for name in names], set()
+    while waiting:
+        name, above = waiting.pop()
+        require(name not in above, f"stream '{name}'", "adds itself")
+        if name in finished:
+            continue
+        finished.add(name)
+        found |= {n for n, linear in network.linears.items() if linear.out == name}
+        waiting += [(other, above | {name}) for other in network.streams[name].adds]
+    return found
+
+
+class _Tensors:
+    """The tensors that a network names, against the shapes that it needs."""
+
+    def __init__(self, network: Network, tensors: Mapping[str, np.ndarray]) -> None:
+        self.network, self.tensors = network, tensors
+
+    def check(self) -> None:
+        """Raise ValueError for the first tensor that does not fit."""
+        network, steps = self.network, self.network.steps
+        for stream in network.streams.values():
+            self._need(stream.table, INTEGER, steps, stream.channels)
+        for encoding in network.encodings.values():
+            self._encoding(encoding)
+        for linear in network.linears.values():
+            self._linear(linear)
+
+    def _need(self, name: str, kinds: str, *shape: int) -> np.ndarray:
+        """The tensor of that name; a size of -1 accepts any length."""
+        place = f"tensor '{name}'"
+        require(name in self.tensors, place, "is missing")
+        value = self.tensors[name]
+        require(value.dtype.kind in kinds, place, f"has type {value.dtype}")
+        fits = len(value.shape) == len(shape) and all(
+            want in (size, -1) for size, want in zip(value.shape, shape, strict=True)
+        )
+        require(fits, place, f"has shape {value.shape} where {shape} is needed")
+        require(kinds == INTEGER or np.isfinite(value).all(), place, "holds NaN or infinity")
+        return value
+
+    def _encoding(self, encoding: Encoding) -> None:
+        segments = len(self._need(encoding.slopes, INTEGER, -1))
+        require(1 <= segments <= 8, f"encoding '{encoding.name}'", f"has {segments} segments")
+        self._need(encoding.intercepts, INTEGER, segments)
+        breaks = self._need(encoding.breaks, INTEGER, segments - 1)
+        ascending = (np.diff(breaks) >= 0).all()
+        require(ascending, f"tensor '{encoding.breaks}'", "does not ascend")
+        norm, steps, channels = encoding.norm, self.network.steps, encoding.channels
+        if norm is None:
+            for name in (encoding.affine_a, encoding.affine_b):
+                self._need(name, INTEGER, channels)
+            return
+        for name in (norm.gain, norm.offset):
+            self._need(name, INTEGER, channels)
+        for name in (norm.cal_mean, norm.cal_inverse, norm.cal_sigma):
+            self._need(name, INTEGER, steps, norm.groups)
+        for name in (norm.cal_a, norm.cal_b):
+            self._need(name, INTEGER, steps, channels)
+
+    def _linear(self, linear: Linear) -> None:
+        network, out = self.network, linear.out_channels
+        given = network.shape_of(linear.source).channels
+        self._need(linear.weight, INTEGER, out, linear.kernel, linear.kernel, given)
+        if linear.out:
+            self._need(linear.multiplier, INTEGER, out)
+        else:
+            self._need(network.output_scale, FLOAT, out)
+            self._need(network.output_table, FLOAT, network.steps, out)
