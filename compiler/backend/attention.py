@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from signmask.compiler.backend.context import Chunk, Context
 from signmask.compiler.backend.encodings import emit_source
 from signmask.compiler.backend.scratchpad import Block
@@ -47,9 +49,10 @@ class AttentionEmitter:
         emit_source(context, attention.out, output)
         context.free(output)
 
-    def _codes(self, name: str, multiplier: int, shift: int) -> list[tuple[Chunk, Block, bool]]:
-        """Quantised chunks of a resident or stored stream (dense and restoring steps)."""
-        context, done = self.context, []
+    def _codes(self, name: str, multiplier: int, shift: int) -> Iterator[tuple[Chunk, Block]]:
+        """Quantised chunks of a resident or stored stream (dense and restoring steps); a chunk is
+        valid until the next one is asked for."""
+        context = self.context
         stream = context.layout.network.streams[name]
         for chunk in context.chunks(stream):
             block, temporary = context.fetch(stream, chunk)
@@ -62,8 +65,9 @@ class AttentionEmitter:
                 reads=[block],
                 writes=[block],
             )  # fmt: skip
-            done.append((chunk, block, temporary))
-        return done
+            yield chunk, block
+            if temporary:
+                context.free(block)
 
     def _read(self, name: str) -> None:
         """The engine brings y up to date and writes its codes."""
@@ -78,11 +82,6 @@ class AttentionEmitter:
 
     def _query(self) -> Block:
         """Query codes in the input scratchpad; key and value codes in memory."""
-        with self.context.pinned([self.attention.q, self.attention.k, self.attention.v]):
-            return self._operands()
-
-    def _operands(self) -> Block:
-        """`_query` while the streams stay where they are."""
         context, layout, item = self.context, self.context.layout, self.attention
         words = layout.planes(self.stream.channels) * layout.plane_words(self.stream)
         query = context.allocate("input", words, f"queries of '{item.name}'")
@@ -104,13 +103,11 @@ class AttentionEmitter:
             (item.v, item.v_multiplier, item.v_shift),
         ):
             plane_words = layout.plane_words(layout.network.streams[name])
-            for chunk, block, temporary in self._codes(name, multiplier, shift):
+            for chunk, block in self._codes(name, multiplier, shift):
                 region = f"codes/{name}"
                 context.store_raw(region, chunk.first * plane_words, block, 1, Traffic.CODES)
-                if temporary:
-                    context.free(block)
         plane_words = layout.plane_words(self.stream)
-        for chunk, block, temporary in self._codes(item.q, item.q_multiplier, item.q_shift):
+        for chunk, block in self._codes(item.q, item.q_multiplier, item.q_shift):
             goal = query.part(chunk.first * plane_words, block.words)
             context.builder.emit(
                 "ENCODE_SOURCE",
@@ -122,8 +119,6 @@ class AttentionEmitter:
                 reads=[block],
                 writes=[goal],
             )  # fmt: skip
-            if temporary:
-                context.free(block)
         return query
 
     def _load(self, name: str, image: int, head: int, words: int, transpose: int) -> Block:
