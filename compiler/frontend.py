@@ -12,6 +12,7 @@ from signmask.compiler.passes.bias_correction import correct_bias
 from signmask.compiler.passes.capture import capture
 from signmask.compiler.passes.fuse import fuse
 from signmask.compiler.passes.normalise import normalise
+from signmask.compiler.passes.pad_heads import pad_heads
 from signmask.compiler.passes.quantise import build_network
 from signmask.compiler.passes.time_path import fold_time_path
 from signmask.compiler.verifier import verify_calls, verify_network, verify_tensors
@@ -76,5 +77,7 @@ def quantise(
     calibration.check(graph)
     network, tensors = build_network(graph, calibration, knobs, name)
     correct_bias(network, tensors, graph, calibration, progress=progress)
+    verify_network(network, tensors)
+    network = pad_heads(network, tensors)
     verify_network(network, tensors)
     return network, tensors

@@ -80,6 +80,10 @@ def verify_tensors(graph: TensorGraph) -> None:
         widths = {graph.op(s).channels for s in (op.q, op.k, op.v)}
         _require(widths == {op.channels}, name, "q, k and v differ in width")
         _require(op.channels % op.heads == 0, name, "heads do not divide its channels")
+        for operand in (op.q, op.k, op.v):
+            own = (op.q, op.k, op.v).count(operand) == 1 and graph.graph.out_degree(operand) == 1
+            _require(own, name, f"it shares '{operand}' with another reader")
+            _require(not graph.op(operand).adds, name, f"its operand '{operand}' has addends")
 
 
 def verify_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:

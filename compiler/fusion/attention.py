@@ -1,4 +1,4 @@
-"""Attention: raw streams q, k and v in, a code source out."""
+"""Attention: raw streams q, k and v in, which nothing else reads, and a code source out."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ def attention(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
             "q, k, v are not (N, heads, tokens, channels) of one image",
             "split heads with view and transpose",
         )
-    q, k, v = (builder.as_stream(value).streams[0] for value in values)
     layout = values[0].layout
     if any(value.layout.sizes["c"] != layout.sizes["c"] for value in values):
         raise Reject("q, k and v differ in width", "give them equal channels")
+    streams = [value.streams for value in values]
+    q, k, v = (
+        builder.own_stream(value, shared=streams.count(value.streams) > 1).streams[0]
+        for value in values
+    )
     scale = arguments.get("scale") or (layout.sizes["c"] // heads) ** -0.5
     height, width = layout.sizes["h"], layout.sizes["w"]
     op = AttentionOp(q, k, v, heads, float(scale), layout.sizes["c"], height, width)

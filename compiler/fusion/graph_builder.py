@@ -45,8 +45,9 @@ class GraphBuilder:
         """Whether a single call uses the result of the present one."""
         return self.at in self.calls.graph and self.calls.graph.out_degree(self.at) == 1
 
-    def encoded(self, value: Value) -> str:
-        """The encoding (or source) that holds the codes of `value` before enlargement."""
+    def encoded(self, value: Value, name: str) -> str:
+        """The encoding (or source) that holds the codes of `value` before enlargement; a new one
+        is named after `name`."""
         if value.source:
             return value.source
         key = (value.streams, id(value.norm) if value.norm else None, value.activation)
@@ -55,33 +56,33 @@ class GraphBuilder:
             op = EncodingOp(
                 value.streams, value.layout.sizes["c"], height, width, value.norm, value.activation
             )
-            self.encodings[key] = self.add(f"{self.at}.codes", op)
+            self.encodings[key] = self.add(f"{name}.codes", op)
         return self.encodings[key]
 
     def linear(
         self, value: Value, weight: np.ndarray, bias: np.ndarray | None, layout: Layout,
-        stride: int = 1, padding: int = 0,
+        stride: int = 1, padding: int = 0, name: str = "",
     ) -> Value:  # fmt: skip
-        """A Linear on the codes of `value` and the stream it writes, of the given layout."""
+        """A Linear on the codes of `value` and the stream it writes, of the given layout, both
+        named after `name` or the call."""
+        name = name or self.at
         channels = weight.shape[0]
         offset = np.zeros(channels) if bias is None else bias.astype(np.float64)
         table = np.repeat(offset[None], self.steps, axis=0)
-        source = self.encoded(value)
+        source = self.encoded(value, name)
         linear = self.add(
-            f"{self.at}.linear", LinearOp(source, "", weight, stride, padding, value.upsample)
+            f"{name}.linear", LinearOp(source, "", weight, stride, padding, value.upsample)
         )
         sizes = layout.sizes
-        stream = self.add(
-            self.at, StreamOp(channels, sizes["h"], sizes["w"], table, linears=[linear])
-        )
+        stream = self.add(name, StreamOp(channels, sizes["h"], sizes["w"], table, linears=[linear]))
         self.op(linear).out = stream
         return Value(layout, streams=(stream,), exclusive=self.used_once())
 
-    def identity(self, value: Value, gain: float = 1.0) -> Value:
+    def identity(self, value: Value, gain: float = 1.0, name: str = "") -> Value:
         """`gain * value` as a stream of its own, through codes and an identity operator."""
         channels = value.layout.sizes["c"]
         weight = (np.eye(channels, dtype=np.float32) * np.float32(gain))[:, :, None, None]
-        return self.linear(value, weight, None, value.layout)
+        return self.linear(value, weight, None, value.layout, name=name)
 
     def as_stream(self, value: Value, gain: float = 1.0) -> Value:
         """`gain * value` as one raw tensor, through an identity operator where needed."""
@@ -94,6 +95,14 @@ class GraphBuilder:
                 self.op(name).weight = self.op(name).weight * np.float32(gain)
             return value
         return replace(self.identity(value, gain), exclusive=True)
+
+    def own_stream(self, value: Value, shared: bool) -> Value:
+        """`value` as a stream without addends that has one reader; `shared` if the present call
+        reads it more than once."""
+        alone = value.is_stream and value.exclusive and not shared
+        if alone and not self.op(value.streams[0]).adds:
+            return value
+        return replace(self.identity(value, name=f"{self.at}.operand"), exclusive=True)
 
     def with_table(self, value: Value, table: np.ndarray) -> Value:
         """The stream `value` plus a (steps, channels) table."""

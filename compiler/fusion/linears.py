@@ -69,6 +69,14 @@ def add(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     return builder.with_table(builder.as_stream(value, gain), table)
 
 
+def subtract_from(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
+    """aten.rsub: a number or per-channel constant minus a tensor."""
+    value = operands.value(call.args[0])
+    alpha = float(call.kwargs.get("alpha", call.args[2] if len(call.args) > 2 else 1))
+    table = operands.table(call.args[1], value.layout)
+    return builder.with_table(builder.as_stream(value, -alpha), table)
+
+
 def scale(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     """aten.mul or aten.div by a number."""
     value, factor = operands.value(call.args[0]), call.args[1]

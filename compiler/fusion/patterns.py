@@ -7,7 +7,7 @@ from collections.abc import Callable
 from signmask.compiler.fusion.attention import attention
 from signmask.compiler.fusion.encodings import activation, cat, group_norm, upsample
 from signmask.compiler.fusion.graph_builder import GraphBuilder
-from signmask.compiler.fusion.linears import add, conv2d, linear, scale
+from signmask.compiler.fusion.linears import add, conv2d, linear, scale, subtract_from
 from signmask.compiler.fusion.operands import Operands
 from signmask.compiler.fusion.rearrangements import copy, permute, transpose, view
 from signmask.compiler.fusion.value import Reject, Value
@@ -20,6 +20,7 @@ PATTERNS: dict[str, Pattern] = {
     "aten.linear": linear,
     "aten.add": add,
     "aten.sub": add,
+    "aten.rsub": subtract_from,
     "aten.mul": scale,
     "aten.div": scale,
     "aten.cat": cat,
