@@ -119,7 +119,7 @@ def float_model(model: Any) -> FloatModel:
     batch: int | None = None
     time_like = torch.zeros(1, dtype=torch.int64)
     if isinstance(model, Path):
-        from signmask.compiler.passes.capture import load_archive
+        from signmask.compiler.archive import load_archive
 
         program = load_archive(model)
         values = _example_values(program)

@@ -4,13 +4,6 @@ CallGraph of ATen operators with finite parameters; nothing of a file was unpick
 
 from __future__ import annotations
 
-import io
-import json
-import logging
-import warnings
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +11,7 @@ import networkx as nx
 import torch
 from torch.export import ExportedProgram
 
+from signmask.compiler.archive import load_archive, quiet
 from signmask.compiler.errors import CompileError
 from signmask.compiler.graph import Call, CallGraph, Ref, refs
 
@@ -35,16 +29,8 @@ def capture(model: Any, example_inputs: tuple[torch.Tensor, torch.Tensor] | None
             f"cannot compile a {type(model).__name__}; give a torch.nn.Module, an ExportedProgram "
             "or the path of a .pt2 file."
         )
-    with _quiet():
+    with quiet():
         return _to_graph(program.run_decompositions({}))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence torch.export's own deprecation notes, which no user can act upon."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def default_example(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +51,7 @@ def _export(model: torch.nn.Module, example: tuple | None) -> ExportedProgram:
     training = model.training
     model.eval()
     try:
-        with _quiet():
+        with quiet():
             return torch.export.export(model, tuple(inputs), strict=False)
     except Exception as error:  # torch.export raises many unrelated types
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -75,65 +61,6 @@ def _export(model: torch.nn.Module, example: tuple | None) -> ExportedProgram:
         ) from error
     finally:
         model.train(training)
-
-
-def load_archive(path: Path) -> ExportedProgram:
-    """Read a .pt2 file without unpickling anything from it; raises CompileError."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CompileError(
-            f"cannot read '{path}' ({error.strerror}); check the path and its permissions."
-        ) from None
-    try:
-        _refuse_pickles(content, path)
-        logging.getLogger("torch.export.pt2_archive._package").setLevel(logging.ERROR)
-        with _quiet():
-            return torch.export.load(io.BytesIO(content))
-    except CompileError:
-        raise
-    except Exception as error:  # a damaged archive fails anywhere inside torch's reader
-        raise CompileError(
-            f"'{path}' is not an intact .pt2 archive ({type(error).__name__}); write it again with "
-            "torch.export.save."
-        ) from error
-
-
-def _refuse_pickles(content: bytes, path: Path) -> None:
-    """torch.export.load falls back to the full unpickler and evaluates symbolic shapes, both of
-    which execute code from the file: check first that neither can happen."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if archive.testzip() is not None:
-            raise zipfile.BadZipFile("checksum")
-        names = archive.namelist()
-        if not any(n.endswith("/models/model.json") for n in names):
-            if "serialized_exported_program.json" not in names:
-                raise zipfile.BadZipFile("no exported program")
-            raise CompileError(
-                f"'{path}' has no models/model.json and is of the old .pt2 format, which needs "
-                "unpickling; write it again with torch.export.save of torch 2.13 or later."
-            )
-        for name in names:
-            if name.endswith("_config.json"):
-                entries = json.loads(archive.read(name)).get("config", {})
-                pickled = [key for key, entry in entries.items() if entry.get("use_pickle")]
-                if pickled:
-                    raise CompileError(
-                        f"'{path}' stores '{pickled[0]}' as a pickle, which could execute code; "
-                        "export the model with plain dense tensors only."
-                    )
-            elif "/models/" in name and b'"expr_str"' in archive.read(name):
-                raise CompileError(
-                    f"'{path}' has symbolic shapes; export the model with fixed shapes."
-                )
-            elif "/sample_inputs/" in name or name.endswith(".pt"):
-                try:
-                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
-                except Exception:
-                    raise CompileError(
-                        f"'{path}' has example inputs that are not plain tensors ('{name}'); "
-                        "export the model with tensors as example inputs."
-                    ) from None
 
 
 def _to_graph(program: ExportedProgram) -> CallGraph:

@@ -1,6 +1,5 @@
 """The whole front half on small networks: function kept, integers exact, errors helpful."""
 
-import zipfile
 from functools import cache
 
 import numpy as np
@@ -150,42 +149,6 @@ def test_all_unsupported_operators_are_reported_at_once_with_their_lines():
     assert set(found) == {"aten.tanh", "aten.gelu", "aten.conv2d"}
     assert "models.py:" in found["aten.tanh"].line
     assert "dilat" in found["aten.conv2d"].reason
-
-
-@pytest.mark.parametrize("size", [0, 10, 1000, -100])
-def test_damaged_archive_is_refused(tmp_path, size):
-    path = tmp_path / "tiny.pt2"
-    torch.export.save(torch.export.export(tiny(), example(), strict=False), path)
-    path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CompileError, match="not an intact"):
-        trace(path, TIMESTEPS)
-
-
-def test_missing_archive_is_named(tmp_path):
-    with pytest.raises(CompileError, match=r"absent\.pt2"):
-        trace(tmp_path / "absent.pt2", TIMESTEPS)
-
-
-@pytest.mark.parametrize(
-    ("member", "content"),
-    [
-        ("weights_config.json", b'{"config": {"stem.weight": {"use_pickle": true}}}'),
-        ("sample_inputs/model.pt", b"cposix\nsystem\n(S'touch hacked'\ntR."),
-        ("models/model.json", b'{"graph": {"expr_str": "1"}}'),
-    ],
-)
-def test_archive_that_needs_unpickling_is_refused(tmp_path, member, content):
-    path, changed = tmp_path / "tiny.pt2", tmp_path / "changed.pt2"
-    torch.export.save(torch.export.export(tiny(), example(), strict=False), path)
-    hits = 0
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(changed, "w") as target:
-        for name in source.namelist():
-            hit = name.endswith(member)
-            hits += hit
-            target.writestr(name, content if hit else source.read(name))
-    assert hits == 1
-    with pytest.raises(CompileError, match=r"pickle|plain tensors|symbolic"):
-        trace(changed, TIMESTEPS)
 
 
 def test_nan_weight_is_named():
