@@ -125,6 +125,7 @@ def _check_names(network: Network) -> None:
         else:
             outputs.append(name)
     require(len(outputs) == 1, "network.linears", f"{len(outputs)} output operators instead of 1")
+    _check_sample(network.sources[network.input], network.linears[outputs[0]])
     for name, attention in network.attentions.items():
         place = f"attention '{name}'"
         require(attention.out in network.sources, place, f"writes unknown source '{attention.out}'")
@@ -132,6 +133,15 @@ def _check_names(network: Network) -> None:
             require(part in streams, place, f"reads unknown stream '{part}'")
         width = network.sources[attention.out].channels
         require(width % attention.heads == 0, place, f"{attention.heads} heads do not divide it")
+
+
+def _check_sample(source: CodeSource, output: Linear) -> None:
+    """What the network predicts has the shape of its input."""
+    place = f"linear '{output.name}'"
+    require(source.channels % source.spread == 0, f"source '{source.name}'", "spread unevenly")
+    found = output.out_channels, output.out_height, output.out_width
+    needed = source.real_channels, source.height, source.width
+    require(found == needed, place, f"its result of shape {found} is no sample of {needed}")
 
 
 def _positions(record: Stream | Encoding | CodeSource) -> int:

@@ -159,7 +159,7 @@ def test_missing_or_misshaped_tensors(capsys, tmp_path, data):
         less = {k: v for k, v in tensors.items() if k != name}
         (said,) = refused(capsys, tmp_path, joined(header, less), ("inspect",))
         assert name.split("/", 1)[-1] in said
-        if name != "image":
+        if name != "image" and tensors[name].size:
             changed = tensors | {name: tensors[name].reshape(-1)[:-1]}
             (said,) = refused(capsys, tmp_path, joined(header, changed), ("inspect",))
             assert "malformed" in said
