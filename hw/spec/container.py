@@ -86,13 +86,17 @@ class Program:
 
     def save(self, path: Path) -> None:
         """Write to `path` atomically; raises ProgramError if the folder cannot be written."""
+        data = self.to_bytes()
+        temporary: Path | None = None
         try:
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
                 temporary = Path(stream.name)
-                stream.write(self.to_bytes())
+                stream.write(data)
             temporary.chmod(0o644)
             os.replace(temporary, path)
         except OSError as error:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
             raise ProgramError(
                 f"cannot write {path}: {error.strerror}; choose a folder that is writable."
             ) from None

@@ -235,6 +235,8 @@ def parse(line: str) -> Instruction:
     try:
         fields = {k: int(v) for k, v in (item.split("=") for item in head[1:])}
         for tail in tails:
+            if tail[0] not in sets:
+                raise KeyError(tail[0])
             sets[tail[0]] = frozenset(Queue[name] for name in tail[1:])
     except (ValueError, KeyError, IndexError):
         raise IsaError(f"not understood: {line.strip()!r}.") from None
