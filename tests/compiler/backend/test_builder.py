@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signmask.compiler.backend.builder import ProgramBuilder
@@ -81,6 +81,7 @@ def execute(instructions, choice):
     return started, ended
 
 
+@settings(deadline=None)
 @given(PROGRAMS, st.integers(0, 1 << 32))
 def test_dependencies_hold_in_every_order(program, seed):
     instructions = build(program)
@@ -92,6 +93,7 @@ def test_dependencies_hold_in_every_order(program, seed):
             assert ended[earlier] < started[later], (earlier, later)
 
 
+@settings(deadline=None)
 @given(PROGRAMS)
 def test_no_queue_waits_for_itself_and_signals_meet_waits(program):
     pairs = Counter()

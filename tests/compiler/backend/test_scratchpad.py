@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signmask.compiler.backend.scratchpad import Block, Scratchpad
@@ -9,6 +9,7 @@ WORDS = 64
 ACTIONS = st.lists(st.one_of(st.integers(1, 40), st.integers(-20, -1)), max_size=60)
 
 
+@settings(deadline=None)
 @given(ACTIONS)
 def test_live_blocks_never_overlap(actions):
     pad, live, peak = Scratchpad("input", WORDS), [], 0

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signmask.hw.spec.isa import (
@@ -39,6 +39,7 @@ def instructions(draw, name=None):
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_round_trips(name, data):
     instruction = data.draw(instructions(name))
@@ -48,6 +49,7 @@ def test_round_trips(name, data):
     assert parse(instruction.text()) == instruction
 
 
+@settings(deadline=None)
 @given(st.lists(instructions(), max_size=6))
 def test_programs_round_trip(program):
     code = assemble(program)
@@ -103,6 +105,7 @@ def test_text_that_is_no_instruction(line):
         parse(line)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(BOUNDARY_FIELDS), st.integers(-(1 << 63), (1 << 63) - 1)))
 def test_descriptors_round_trip(values):
     packed = pack_descriptor(BOUNDARY_FIELDS, values)

@@ -1,12 +1,13 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signmask.hw.spec.memory_map import ALIGNMENT, MemoryMap
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 1000), max_size=20))
 def test_regions_are_aligned_apart_and_round_trip(sizes):
     memory = MemoryMap()
