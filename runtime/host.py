@@ -135,8 +135,15 @@ class HostScheduler:
                 f"{self._scheduler.config.num_train_timesteps} training timesteps; choose 1 to "
                 f"{self._scheduler.config.num_train_timesteps}."
             )
-        self._scheduler.set_timesteps(steps)
-        self.timesteps = tuple(int(t) for t in self._scheduler.timesteps)
+        try:
+            self._scheduler.set_timesteps(steps)
+            self.timesteps = tuple(int(t) for t in self._scheduler.timesteps)
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            cause = " ".join(str(error).rstrip(".").split())
+            raise RunError(
+                f"the noise schedule cannot make {steps} timesteps ({cause}); correct its "
+                "configuration."
+            ) from error
         self.stochastic = type(self._scheduler).__name__ == "DDPMScheduler"
 
     @classmethod
@@ -170,12 +177,18 @@ class HostScheduler:
         import torch
 
         options: dict[str, Any] = {"generator": generators} if self.stochastic else {}
-        result = self._scheduler.step(
-            torch.from_numpy(np.ascontiguousarray(eps)),
-            self.timesteps[index],
-            torch.from_numpy(np.ascontiguousarray(sample)),
-            **options,
-        )
+        try:
+            result = self._scheduler.step(
+                torch.from_numpy(np.ascontiguousarray(eps)),
+                self.timesteps[index],
+                torch.from_numpy(np.ascontiguousarray(sample)),
+                **options,
+            )
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            cause = " ".join(str(error).rstrip(".").split())
+            raise RunError(
+                f"the noise schedule fails at step {index} ({cause}); correct its configuration."
+            ) from error
         return np.asarray(result.prev_sample.numpy())
 
 
