@@ -1,4 +1,4 @@
-"""Accuracy of every knob on a bundled model: `python benchmarks/accuracy.py [--model M] [--steps S]`.
+"""Accuracy of every knob: `python benchmarks/accuracy.py [--model M] [--steps S]`.
 
 Each setting is sampled with the golden model from the same noise as fp32 and as dense int8 with the
 same activation segments; PSNR is paired by image, the Frechet distance is taken in the bundled

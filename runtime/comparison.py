@@ -133,7 +133,7 @@ def compare_dataflows(
         against = measure(pixels[label], unfold(dense.images, source.unfold))
         facts = run_facts(program, backend, result)
         facts |= quality_facts(measure(pixels[label], pixels[FLOAT]), against)
-        facts |= _trajectory_facts(result, dense, plain)
+        facts |= _trajectory_facts(result, dense, plain, boundaries(program))
         rows.append({"label": label, **facts})
     first = rows[0]["cycles"]
     for row in rows:
@@ -153,6 +153,14 @@ def compare_dataflows(
         "dataflows": rows,
     }
     return Comparison(data, pixels)
+
+
+def boundaries(program: Program) -> list[str]:
+    """Names of the boundaries of a network (input, encodings, attention products), as executed."""
+    network = program.network
+    attended = {name: attention.out for name, attention in network.attentions.items()}
+    names = [network.input, *(attended.get(name, name) for name in network.order)]
+    return [name for name in names if name in network.encodings or name in network.sources]
 
 
 def file_stem(label: str) -> str:
@@ -181,13 +189,14 @@ def _dense_run(
 
 
 def _trajectory_facts(
-    result: SampleResult, dense: SampleResult, plain: FloatSamples
+    result: SampleResult, dense: SampleResult, plain: FloatSamples, order: list[str]
 ) -> dict[str, Any]:
-    """Error after each step, and the widths of differences by boundary and step."""
+    """Error after each step, and the widths of differences by boundary, in `order`, and step."""
     paths = (result.trajectory, dense.trajectory)
     if paths[0] is None or paths[1] is None:
         raise RunError("a comparison needs trajectories; sample with trajectory=True.")
-    names = [n for n, c in result.counters.items() if n != "streams" and c.get("elements")]
+    counted = result.counters
+    names = [name for name in order if counted.get(name, {}).get("elements")]
     return {
         "rmse_vs_fp32_by_step": error_over_steps(paths[0], plain.trajectory),
         "rmse_vs_dense_by_step": error_over_steps(paths[0], paths[1]),

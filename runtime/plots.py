@@ -68,7 +68,8 @@ def widths_plot(data: dict[str, Any]) -> bytes:
             axis.set_title(f"{row['label']}: share {title}", fontsize=9)
             axis.set_xlabel("step")
             axis.xaxis.get_major_locator().set_params(integer=True)
-            axis.set_yticks(range(len(matrix)), list(row["widths_by_step"]), fontsize=5)
+            names = [name.removesuffix(".codes") for name in row["widths_by_step"]]
+            axis.set_yticks(range(len(matrix)), names, fontsize=5)
             figure.colorbar(image, ax=axis)
     return _png(figure)
 

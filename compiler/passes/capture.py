@@ -4,6 +4,7 @@ CallGraph of ATen operators with finite parameters; nothing of a file was unpick
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.export import ExportedProgram
 from signmask.compiler.archive import load_archive, quiet
 from signmask.compiler.errors import CompileError
 from signmask.compiler.graph import Call, CallGraph, Ref, refs
+from signmask.compiler.naming import operator_names
 
 
 def capture(model: Any, example_inputs: tuple[torch.Tensor, torch.Tensor] | None) -> CallGraph:
@@ -67,6 +69,7 @@ def _to_graph(program: ExportedProgram) -> CallGraph:
     signature = program.graph_signature
     lifted = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = signature.inputs_to_lifted_tensor_constants
+    names = operator_names(program)
     graph = nx.DiGraph()
     parameters: dict[str, torch.Tensor] = {}
     inputs: list[str] = []
@@ -87,7 +90,7 @@ def _to_graph(program: ExportedProgram) -> CallGraph:
             else:
                 inputs.append(node.name)
         if node.op == "output":
-            results = [r for r in _nodes(node.args) if r]
+            results = list(refs(_convert(node.args, names)))
             if len(results) != 1:
                 raise CompileError(
                     f"the model returns {len(results)} tensors; make forward return the predicted "
@@ -97,17 +100,17 @@ def _to_graph(program: ExportedProgram) -> CallGraph:
             continue
         value = node.meta.get("val")
         graph.add_node(
-            node.name,
+            names[node.name],
             op=Call(
                 target=node.target if node.op == "call_function" else None,
-                args=_convert(node.args),
-                kwargs=_convert(dict(node.kwargs)),
+                args=_convert(node.args, names),
+                kwargs=_convert(dict(node.kwargs), names),
                 shape=tuple(value.shape) if isinstance(value, torch.Tensor) else (),
                 trace=node.meta.get("stack_trace") or "",
             ),
         )
-        for name in refs((_convert(node.args), _convert(dict(node.kwargs)))):
-            graph.add_edge(name, node.name)
+        for name in refs(_convert((node.args, dict(node.kwargs)), names)):
+            graph.add_edge(name, names[node.name])
     if not inputs or len(inputs) > 2:
         raise CompileError(
             f"the model takes {len(inputs)} inputs; its forward must be forward(sample, timestep)."
@@ -120,19 +123,14 @@ def _to_graph(program: ExportedProgram) -> CallGraph:
     return CallGraph(graph, parameters, inputs[0], timestep, example, output)
 
 
-def _convert(value: Any) -> Any:
+def _convert(value: Any, names: Mapping[str, str]) -> Any:
+    """Arguments with a Ref for each node."""
     if isinstance(value, torch.fx.Node):
-        return Ref(value.name)
-    if isinstance(value, (list, tuple)):
-        return (
-            tuple(_convert(v) for v in value)
-            if isinstance(value, tuple)
-            else [_convert(v) for v in value]
-        )
+        return Ref(names[value.name])
+    if isinstance(value, tuple):
+        return tuple(_convert(v, names) for v in value)
+    if isinstance(value, list):
+        return [_convert(v, names) for v in value]
     if isinstance(value, dict):
-        return {k: _convert(v) for k, v in value.items()}
+        return {k: _convert(v, names) for k, v in value.items()}
     return value
-
-
-def _nodes(value: Any) -> list[str]:
-    return list(refs(_convert(value)))

@@ -83,13 +83,14 @@ class Quantiser:
         if op.out:
             self.tensors[f"{name}.multiplier"] = quantised.multiplier
         out, kernel, _, channels = quantised.weight.shape
+        spread = self.formats[op.source].spread
         height, width = self.graph.out_size(op)
         return Linear(
             name=name, source=self.source_name(op.source), out=op.out, weight=f"{name}.weight",
             multiplier=f"{name}.multiplier" if op.out else "", shift=quantised.shift,
             kernel=kernel, stride=op.stride, padding=op.padding, upsample=op.upsample,
             out_channels=out, out_height=height, out_width=width,
-            macs=out * kernel * kernel * channels * height * width,
+            macs=out * kernel * kernel * (channels // spread) * height * width,
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -75,7 +75,13 @@ def number_reasons(layers: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
     """The layers with a number in place of each reason, and the reasons in that order."""
     reasons = list(dict.fromkeys(row["reason"] for row in layers if row.get("reason")))
     numbers = {reason: str(number) for number, reason in enumerate(reasons, 1)}
-    return [{**row, "reason": numbers.get(row.get("reason", ""), "")} for row in layers], reasons
+    rows = [{**row, "reason": numbers.get(row.get("reason", ""), "")} for row in layers]
+    for row in rows:
+        # The operand is named like its layer; with both, names would break in the middle.
+        row.pop("operand", None)
+        if "layer" in row:
+            row["layer"] = row["layer"].removesuffix(".linear")
+    return rows, reasons
 
 
 def rows_table(title: str, rows: list[dict[str, Any]]) -> Table:
@@ -83,7 +89,9 @@ def rows_table(title: str, rows: list[dict[str, Any]]) -> Table:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title, box=SIMPLE_HEAD)
     for key in keys:
-        table.add_column(key.replace("_", "\n"), overflow="fold")
+        text = any(isinstance(row.get(key), str) for row in rows)
+        justify: Literal["left", "right"] = "left" if text else "right"
+        table.add_column(key.replace("_", "\n"), overflow="fold", justify=justify)
     for row in rows:
         table.add_row(*(cell(row.get(key, "")) for key in keys))
     return table
