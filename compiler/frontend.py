@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 from signmask.compiler.calibration import Calibration, Progress, measure, schedule_of
 from signmask.compiler.graph import TensorGraph
@@ -39,6 +42,17 @@ def trace(model: Any, timesteps: tuple[int, ...], example_inputs: Any = None) ->
     return graph
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread: float sums depend on how they are split, and a program must not."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def calibrate(
     model: Any,
     scheduler: Any,
@@ -53,7 +67,9 @@ def calibrate(
     `progress(stage, fraction)` is called as work proceeds. Raises CompileError.
     """
     scheduler, timesteps = schedule_of(scheduler, steps)
-    return measure(trace(model, timesteps, example_inputs), scheduler, images, seed, progress)
+    graph = trace(model, timesteps, example_inputs)
+    with one_thread():
+        return measure(graph, scheduler, images, seed, progress)
 
 
 def quantise(
@@ -72,11 +88,12 @@ def quantise(
     """
     scheduler, timesteps = schedule_of(scheduler, steps)
     graph = trace(model, timesteps, example_inputs)
-    if calibration is None:
-        calibration = measure(graph, scheduler, progress=progress)
-    calibration.check(graph)
-    network, tensors = build_network(graph, calibration, knobs, name)
-    correct_bias(network, tensors, graph, calibration, progress=progress)
+    with one_thread():
+        if calibration is None:
+            calibration = measure(graph, scheduler, progress=progress)
+        calibration.check(graph)
+        network, tensors = build_network(graph, calibration, knobs, name)
+        correct_bias(network, tensors, graph, calibration, progress=progress)
     verify_network(network, tensors)
     network = pad_heads(network, tensors)
     verify_network(network, tensors)
