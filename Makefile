@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Installed before, and without, the other packages: its CPU build may live in an index of its own.
 TORCH := torch==2.13.0
 
-DEMO := signmask compare fashion-silu --steps 20 --images 8 --batch 4 --out build/demo
+DEMO := signmask compare fashion-silu --steps 20 --images 8 --batch 2 --out build/demo
 WORKERS ?= 2
 
 # Two busy OpenMP pools on two cores spend their time waiting for each other.
