@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -19,7 +20,7 @@ DELTA_BOUND = 256  # of an encoded delta
 UNENCODED_BOUND = 1 << 16  # of a code minus x^, both at most 16 bits
 
 
-class Step:
+class Step(ABC):
     """Shared walk over a network: what raw and mask steps do alike.
 
     `last` is the state after the step executed before, None for a dense step; `next` is built up
@@ -54,21 +55,21 @@ class Step:
             self._raw(name)
         return self.next
 
+    @abstractmethod
     def _source(self, source: CodeSource, codes: Tensor) -> None:
         """Make the operand of a source from its codes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _encoding(self, encoding: Encoding) -> None:
         """Make the operand of an encoding from its streams."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _linear(self, name: str, product: Tensor) -> None:
         """Take the product of an operator with its operand."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _raw(self, name: str) -> Tensor:
         """Raw values of a stream at this step, completed on first use."""
-        raise NotImplementedError
 
     def concatenated(self, encoding: Encoding, read: Callable[[str], Tensor]) -> Tensor:
         """Values of an encoding's streams, (batch, height, width, channels)."""

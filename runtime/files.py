@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from signmask.hw.spec.files import write_whole as write
 from signmask.runtime.errors import RunError
 
 
@@ -22,16 +21,9 @@ def make_folder(path: Path) -> Path:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write through a temporary file beside `path`; raises RunError where that is impossible."""
-    temporary: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-            temporary = Path(stream.name)
-            stream.write(data)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+        write(path, data)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise RunError(
             f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable."
         ) from None

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from signmask.hw.spec.config import ConfigError, HardwareConfig
+from signmask.hw.spec.files import write_whole
 from signmask.hw.spec.isa import INSTRUCTION_BYTES
 from signmask.hw.spec.memory_map import MemoryMap
 from signmask.hw.spec.network import Network
@@ -87,16 +86,9 @@ class Program:
     def save(self, path: Path) -> None:
         """Write to `path` atomically; raises ProgramError if the folder cannot be written."""
         data = self.to_bytes()
-        temporary: Path | None = None
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-                temporary = Path(stream.name)
-                stream.write(data)
-            temporary.chmod(0o644)
-            os.replace(temporary, path)
+            write_whole(path, data)
         except OSError as error:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
             raise ProgramError(
                 f"cannot write {path}: {error.strerror}; choose a folder that is writable."
             ) from None
