@@ -51,6 +51,21 @@ def test_in_a_pipeline(compiled):
     assert 0 < float((ours - plain).square().mean()) < 10 ** (-20 / 10)
 
 
+def test_a_pipeline_gets_the_same_images_from_the_simulator():
+    found = [
+        images(
+            pipeline(
+                signmask.compile(
+                    bundled.load("fashion-silu"), steps=STEPS, scheduler=bundled.scheduler(),
+                    backend=backend, dataflow="mask",
+                )
+            )
+        )
+        for backend in ("reference", "sim")
+    ]  # fmt: skip
+    assert torch.equal(*found)
+
+
 def test_wrong_use_is_one_sentence(compiled):
     first = compiled.program.network.timesteps[0]
     with pytest.raises(RunError, match="batch 2"):
