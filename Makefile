@@ -49,8 +49,9 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	@.ci/require --optional dataset-fashion-mnist
+	@.ci/require g++ make perl liblz4-dev zlib1g-dev ccache
 	$(PIP) install --quiet $(TORCH)
-	$(PIP) install --quiet --editable '.[torch,report,test,dev]'
+	$(PIP) install --quiet --editable '.[torch,report,hw,test,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/bin/python:

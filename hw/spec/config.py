@@ -37,7 +37,11 @@ class HardwareConfig:
     row_words: int = 4096  # softmax reciprocals, one per query row
     axi_bytes: int = 16  # per cycle, read and write channels alike
     memory_latency: int = 100  # cycles from request to first beat
-    near_data_bytes: int = 64  # per cycle, between the near-data engine and the memory banks
+    near_data_bytes: int = 64  # per cycle and direction, between near-data engine and banks
+    near_data_latency: int = 40  # cycles: row activation and column read of a DRAM bank, ~30 ns
+    queue_depth: int = 16  # instructions that wait in each queue
+    bitmap_words: int = 1024  # outlier bitmaps between LOAD_DELTAS and LOAD_OUTLIERS
+    engine_words: int = 256  # table words inside the near-data engine
     frequency_mhz: int = 1000
 
     def __post_init__(self) -> None:
@@ -46,7 +50,8 @@ class HardwareConfig:
     def _check(self) -> None:
         positive = (
             "rows columns group full_lanes inlier_bits input_words weight_words accumulator_words "
-            "mask_words parameter_words row_words axi_bytes near_data_bytes frequency_mhz"
+            "mask_words parameter_words row_words axi_bytes near_data_bytes frequency_mhz "
+            "near_data_latency queue_depth bitmap_words engine_words"
         ).split()
         for field in positive:
             value = getattr(self, field)

@@ -86,6 +86,9 @@ FORMATS: dict[str, Format] = {
         "address:40 list:40 words:24 inlier_bits:5 wide_bytes:4 to_mask:1 buffer:24 kind:4",
     ),
     "LOAD_MASK": _format(7, Queue.LOAD, "address:40 words:24 bits:4 residue:1 mask:24"),
+    "LOAD_OUTLIERS": _format(
+        8, Queue.LOAD, "list:40 words:24 wide_bytes:4 to_mask:1 buffer:24 kind:4"
+    ),
     "MATMUL": _format(
         16, Queue.ARRAY,
         "input:20 input_stride:18 images:6 in_height:11 in_width:11 planes:9 kernel:3 step:2 "
@@ -99,7 +102,8 @@ FORMATS: dict[str, Format] = {
         "stream:12",
     ),
     "CONSTANTS": _format(
-        33, Queue.VECTOR, "descriptor:40 sums_0:12 sums_1:12 sums_2:12 sums_3:12 constants:12"
+        33, Queue.VECTOR,
+        "record:12 gain:12 offset:12 sums_0:12 sums_1:12 sums_2:12 sums_3:12 constants:12",
     ),
     "ENCODE_RAW": _format(
         34, Queue.VECTOR,
@@ -158,6 +162,11 @@ STREAM_FIELDS: tuple[str, ...] = tuple(
     "stream images positions planes channels y y_bytes sums stat_shift dy dy_list dy_bits dy_chunk "
     "codes multiplier shift".split()
 )
+
+# What CONSTANTS needs of a boundary, as parameter entries.
+NORM_RECORD: tuple[str, ...] = tuple(
+    "images planes parts groups count epsilon gain_shift mean_shift".split()
+) + tuple(f"{name}_{part}" for name in ("planes", "channels") for part in range(MAX_PARTS))
 
 
 @dataclass(frozen=True)
