@@ -41,6 +41,7 @@ class Context:
     next_use: dict[str, list[int]] = field(default_factory=dict)
     position: int = 0
     _pins: frozenset[str] = frozenset()
+    _pending: list[tuple[dict[str, int], Block, Block]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         config = self.layout.config
@@ -230,6 +231,38 @@ class Context:
         size = delta_bytes(count, layout.group, stream.delta_bits)
         return fields, self.memory(region, offset, size)
 
+    def load_deltas(
+        self, fields: dict[str, int], source: Block, target: Block, kind: Traffic
+    ) -> None:
+        """Load compressed deltas, less their outliers, which `load_outliers` adds: the list's
+        length is known when the bitmaps are there, and other loads fill the time until then."""
+        room = self.layout.config.bitmap_words
+        if target.words > room:
+            raise CompileError(
+                f"{target.words} compressed words are loaded at once and config "
+                f"'{self.layout.config.name}' keeps the bitmaps of {room}; lower --batch (now "
+                f"{self.layout.batch}) or raise bitmap_words."
+            )
+        self.load_outliers(limit=room - target.words)
+        to_mask = int(target.space == "mask")
+        self.builder.emit(
+            "LOAD_DELTAS",
+            fields | {"to_mask": to_mask, "buffer": target.start, "kind": kind},
+            reads=[source],
+            writes=[target],
+        )
+        wide = {
+            "list": fields["list"], "words": target.words, "wide_bytes": fields["wide_bytes"],
+            "to_mask": to_mask, "buffer": target.start, "kind": kind,
+        }  # fmt: skip
+        self._pending.append((wide, source, target))
+
+    def load_outliers(self, limit: int) -> None:
+        """Load outliers of the oldest deltas until those of at most `limit` words are missing."""
+        while sum(target.words for _, _, target in self._pending) > limit:
+            fields, source, target = self._pending.pop(0)
+            self.builder.emit("LOAD_OUTLIERS", fields, reads=[source, target], writes=[target])
+
     def fetch(self, stream: Stream, chunk: Chunk) -> tuple[Block, bool]:
         """Accumulator words of a chunk (dy in a mask step, else y): resident, or loaded into a
         temporary block (True) that the caller frees."""
@@ -242,12 +275,8 @@ class Context:
         )
         if self.masked:
             fields, source = self.delta_location(stream, chunk)
-            self.builder.emit(
-                "LOAD_DELTAS",
-                fields | {"to_mask": 0, "buffer": target.start, "kind": Traffic.SPILLS},
-                reads=[source],
-                writes=[target],
-            )
+            self.load_deltas(fields, source, target, Traffic.SPILLS)
+            self.load_outliers(limit=0)
         else:
             self.load_raw(
                 f"y/{stream.name}", chunk.first * words, target,

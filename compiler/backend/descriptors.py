@@ -54,6 +54,8 @@ def boundary_descriptor(layout: Layout, encoding: Encoding, chunk_words: dict[st
             }  # fmt: skip
         values |= {f"{key}_{part}": value for key, value in item.items()}
     layout.set_descriptor(f"descriptor/{name}", isa.BOUNDARY_FIELDS, values)
+    if encoding.norm:
+        layout.set_norm_record(f"norm_record/{name}", values)
 
 
 def stream_descriptor(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from signmask.compiler.backend.context import Chunk, Context
 from signmask.compiler.backend.layout import CORRECTION_WIDE_BYTES, delta_bytes
 from signmask.compiler.backend.scratchpad import Block
-from signmask.hw.spec.isa import LOOPS, Traffic
+from signmask.hw.spec.isa import LOOPS, MAX_PARTS, Traffic
 from signmask.hw.spec.network import Encoding
 
 
@@ -39,13 +39,20 @@ class EncodingEmitter:
             "parameter", 2 * planes * context.layout.batch, f"constants of '{encoding.name}'"
         )
         sums = [context.sums[name] for name in encoding.streams]
-        fields = {
-            "descriptor": context.layout.address(f"descriptor/{encoding.name}"),
-            "constants": block.start,
+        tables = {
+            "record": context.load_parameters(
+                f"norm_record/{encoding.name}", context.layout.record_words(), 8
+            ),
+            "gain": context.load_parameters(f"gain_table/{encoding.name}", planes, 8),
+            "offset": context.load_parameters(f"offset/{encoding.name}", planes, 8),
         }
-        for part in range(4):
+        fields = {name: table.start for name, table in tables.items()}
+        fields["constants"] = block.start
+        for part in range(MAX_PARTS):
             fields[f"sums_{part}"] = sums[part].start if part < len(sums) else 0
-        context.builder.emit("CONSTANTS", fields, reads=sums, writes=[block])
+        context.builder.emit("CONSTANTS", fields, reads=[*sums, *tables.values()], writes=[block])
+        for table in tables.values():
+            context.free(table)
         return block
 
     def chunk(self, part: int, chunk: Chunk, source: Block) -> None:
@@ -105,11 +112,12 @@ class EncodingEmitter:
         mask = context.allocate(
             "mask", chunk.planes * self.words, f"masks of encoding '{encoding.name}'"
         )
+        if knobs.loop == "closed":
+            self._load_corrections(plane, chunk.planes, mask)
         self._load_bits("segments", layout.segment_bits(encoding), plane, mask, residue=0)
         if knobs.loop == "closed":
-            for i in range(chunk.planes):
-                self._load_corrections(plane + i, mask.part(i * self.words, self.words))
-        elif knobs.loop == "carry":
+            context.load_outliers(limit=0)
+        if knobs.loop == "carry":
             self._load_bits("residue", knobs.carry_bits, plane, mask, residue=1)
         images = 1 if encoding.norm is None else layout.batch
         context.builder.emit(
@@ -137,26 +145,24 @@ class EncodingEmitter:
             writes=[mask],
         )  # fmt: skip
 
-    def _load_corrections(self, plane: int, mask: Block) -> None:
-        layout, name = self.context.layout, self.encoding.name
+    def _load_corrections(self, plane: int, planes: int, mask: Block) -> None:
+        """Narrow corrections, plane by plane as PREPARE writes them; outliers follow later."""
+        context, layout, name = self.context, self.context.layout, self.encoding.name
         bits, group = layout.network.knobs.inlier_bits, layout.group
-        offset = delta_bytes(plane * self.words, group, bits)
-        self.context.builder.emit(
-            "LOAD_DELTAS",
-            {
-                "address": layout.address(f"corrections/{name}") + offset,
-                "list": layout.address(f"correction_list/{name}")
-                + plane * self.words * group * CORRECTION_WIDE_BYTES,
-                "words": self.words, "inlier_bits": bits, "wide_bytes": CORRECTION_WIDE_BYTES,
-                "to_mask": 1, "buffer": mask.start, "kind": Traffic.CORRECTIONS,
-            },
-            reads=[
-                self.context.memory(
-                    f"corrections/{name}", offset, delta_bytes(self.words, group, bits)
-                )
-            ],
-            writes=[mask],
-        )  # fmt: skip
+        size = delta_bytes(self.words, group, bits)
+        for i in range(planes):
+            offset = delta_bytes((plane + i) * self.words, group, bits)
+            context.load_deltas(
+                {
+                    "address": layout.address(f"corrections/{name}") + offset,
+                    "list": layout.address(f"correction_list/{name}")
+                    + (plane + i) * self.words * group * CORRECTION_WIDE_BYTES,
+                    "words": self.words, "inlier_bits": bits, "wide_bytes": CORRECTION_WIDE_BYTES,
+                },
+                context.memory(f"corrections/{name}", offset, size),
+                mask.part(i * self.words, self.words),
+                Traffic.CORRECTIONS,
+            )  # fmt: skip
 
     def part(self, part: int) -> None:
         """Encode a whole part from its resident or stored stream."""

@@ -91,6 +91,10 @@ class Layout:
         """Weight words of one column block."""
         return linear.kernel**2 * self.operand_planes(linear.source)
 
+    def record_words(self) -> int:
+        """Parameter words of a norm record."""
+        return -(-len(isa.NORM_RECORD) // self.group)
+
     def normed_streams(self) -> set[str]:
         """Streams whose sums an encoding needs."""
         return {s for e in self.network.encodings.values() if e.norm for s in e.streams}
@@ -114,6 +118,13 @@ class Layout:
     def set_descriptor(self, name: str, fields: tuple[str, ...], values: dict[str, int]) -> None:
         """Fill a reserved descriptor region."""
         self._content[name] = isa.pack_descriptor(fields, values)
+
+    def set_norm_record(self, name: str, values: dict[str, int]) -> None:
+        """Fill the reserved norm record of an encoding, padded to whole parameter words."""
+        record = np.zeros(self.record_words() * self.group, np.int64)
+        picked = {key: values.get(key, 0) for key in isa.NORM_RECORD}
+        record[: len(isa.NORM_RECORD)] = isa.pack_descriptor(isa.NORM_RECORD, picked)
+        self._content[name] = record
 
     def _put(self, name: str, kind: str, array: np.ndarray) -> None:
         self.map.allocate(name, kind, array.nbytes)
@@ -186,6 +197,9 @@ class Layout:
             for key, region in NORM_TABLES:
                 array = self._pad_parts(tensors[getattr(norm, key)], encoding, np.int64)
                 self._put(f"{region}/{encoding.name}", "tables", array)
+            record = f"norm_record/{encoding.name}"
+            self.map.allocate(record, "descriptor", 8 * self.record_words() * self.group)
+            self._content[record] = np.zeros(0, np.uint8)
             for key in ("cal_mean", "cal_inverse", "cal_sigma"):
                 self._put(
                     f"{key}/{encoding.name}", "tables",
