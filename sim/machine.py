@@ -101,7 +101,7 @@ class Machine:
         counters.traffic["instructions"] += sequence.count * INSTRUCTION_BYTES
         # A step that fails leaves half-written state behind; only a dense step may follow it.
         self.last = None
-        timeline = sequencer.run(sequence, core.log, self._check_races, self._observer)
+        timeline = sequencer.run(sequence, core, self._check_races, self._observer)
         self.last, self._dense_before = index, phase == "dense"
         return StepResult(
             self._read_output(), counters.result(), timeline.cycles, timeline.busy,

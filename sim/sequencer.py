@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from signmask.hw.spec import timing
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.isa import Instruction, Queue
-from signmask.sim.core import Cost, Execute, Fields
+from signmask.sim.core import Core, Cost, Execute, Fields
 from signmask.sim.errors import Fault, SimulationError
-from signmask.sim.hazards import AccessLog, RaceDetector
+from signmask.sim.hazards import RaceDetector
 
 Trace = Callable[[int, Instruction, int, int], None]  # index, instruction, start, done
 _Pair = tuple[int, int]
@@ -72,9 +72,9 @@ class _Run:
     that can start first is executed, so that data change in the order of time."""
 
     def __init__(
-        self, sequence: Sequence, log: AccessLog, races: RaceDetector | None, trace: Trace | None
+        self, sequence: Sequence, core: Core, races: RaceDetector | None, trace: Trace | None
     ) -> None:
-        self.sequence, self.log, self.races, self.trace = sequence, log, races, trace
+        self.sequence, self.core, self.races, self.trace = sequence, core, races, trace
         self.heads = [0] * len(Queue)
         self.free = [0] * len(Queue)
         self.busy = [0] * len(Queue)
@@ -123,6 +123,7 @@ class _Run:
         item = self.sequence.queues[queue][self.heads[queue]]
         for pair in item.waits:
             self.tokens[pair].popleft()
+        self.core.cycle = start
         try:
             cost: Cost = item.execute(item.fields)
         except Fault as fault:
@@ -130,7 +131,7 @@ class _Run:
         except _MALFORMED as error:
             raise self._error(item, f"has fields that do not fit together ({error})") from error
         done = start + cost.done
-        reads, writes = self.log.take()
+        reads, writes = self.core.log.take()
         if self.races is not None:
             label = self.sequence.label(item)
             conflict = self.races.start(label, queue, start, done, reads, writes)
@@ -149,7 +150,7 @@ class _Run:
             self.trace(item.index, item.instruction, start, done)
 
     def _error(self, item: _Decoded, what: str) -> SimulationError:
-        self.log.take()
+        self.core.log.take()
         return SimulationError(f"{self.sequence.label(item)} {what}; compile the program again.")
 
     def _deadlock(self) -> str:
@@ -163,8 +164,8 @@ class _Run:
 
 
 def run(
-    sequence: Sequence, log: AccessLog, check_races: bool = True, trace: Trace | None = None
+    sequence: Sequence, core: Core, check_races: bool = True, trace: Trace | None = None
 ) -> Timeline:
     """Execute a sequence from cycle 0; raises SimulationError for a deadlock, an access outside
     a memory, or two instructions that race."""
-    return _Run(sequence, log, RaceDetector() if check_races else None, trace).run()
+    return _Run(sequence, core, RaceDetector() if check_races else None, trace).run()

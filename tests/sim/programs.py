@@ -56,7 +56,7 @@ class Bench:
     def run(self, instructions, check_races=True, trace=None):
         """Run a program; returns its timeline."""
         sequence = sequencer.Sequence("test", instructions, self.units, self.config)
-        return sequencer.run(sequence, self.core.log, check_races, trace)
+        return sequencer.run(sequence, self.core, check_races, trace)
 
     def put(self, address, values, dtype):
         """Write values into memory; returns their size in bytes."""
