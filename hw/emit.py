@@ -1,0 +1,118 @@
+"""Verilog of a component: one file per module that is emitted once, and the SRAM."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amaranth import Elaboratable
+from amaranth.back import verilog
+from amaranth.hdl import Fragment, Instance
+from amaranth.lib.wiring import Component
+
+VERILOG = Path(__file__).parent / "verilog"
+PORT = re.compile(
+    r"^  (?P<direction>input|output) (?:reg |wire )?(?:signed )?(?:\[(?P<high>\d+):0\] )?"
+    r"(?P<name>\\\S+|\w+) ?;$",
+    re.MULTILINE,
+)
+
+
+class EmitError(ValueError):
+    """A design that is not complete; the message is one sentence with cause and remedy."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of the top module; direction is "input" or "output"."""
+
+    name: str
+    width: int
+    direction: str
+
+
+@dataclass(frozen=True)
+class Design:
+    """Verilog text by file name, and the ports of the top module."""
+
+    top: str
+    sources: Mapping[str, str]
+    ports: tuple[Port, ...]
+
+
+def emit(component: Component, name: str) -> Design:
+    """Verilog of `component` as module `name`.
+
+    The component, or any one inside it, may have an attribute `modules`, a mapping from module
+    names to components: each is emitted once, in a file of its own, for `Instance`s of that name.
+    Other instances must be of a module in `hw/verilog/`. Nested ports are named `outer__inner`.
+    Raises EmitError for an instance of an unknown module, or two modules with one name.
+    """
+    waiting: dict[str, Component] = {name: component}
+    sources: dict[str, str] = {}
+    found: dict[str, Component] = dict(waiting)
+    wanted: set[str] = set()
+    while waiting:
+        module, part = waiting.popitem()
+        sources[f"{module}.v"], fragment = _convert(part, module)
+        for piece in _fragments(fragment):
+            if isinstance(piece, Instance):
+                wanted.add(piece.type)
+            for owner in (part, *(piece.origins or ())):
+                for key, value in getattr(owner, "modules", {}).items():
+                    if key not in found:
+                        found[key] = waiting[key] = value
+                    elif key == name:
+                        raise EmitError(
+                            f"module '{key}' has the name of the top; give one another name."
+                        )
+    for module in sorted(wanted - set(found)):
+        path = VERILOG / f"{module}.v"
+        if not path.is_file():
+            raise EmitError(
+                f"design '{name}' has an instance of '{module}', which no component lists under "
+                f"'modules' and hw/verilog has no file for; add one."
+            )
+        sources[path.name] = path.read_text(encoding="utf-8")
+    return Design(name, dict(sorted(sources.items())), ports_of(sources[f"{name}.v"], name))
+
+
+def ports_of(text: str, module: str) -> tuple[Port, ...]:
+    """Ports of `module` in Verilog text that Amaranth wrote."""
+    match = re.search(
+        rf"^module {re.escape(module)}\(.*?^endmodule", text, re.MULTILINE | re.DOTALL
+    )
+    if match is None:
+        raise EmitError(f"there is no module '{module}' in its Verilog; emit it under that name.")
+    return tuple(
+        Port(found["name"].lstrip("\\"), int(found["high"] or 0) + 1, found["direction"])
+        for found in PORT.finditer(match[0])
+    )
+
+
+def _convert(component: Component, name: str) -> tuple[str, Fragment]:
+    once = _Once(component)
+    return verilog.convert(once, name, emit_src=False, strip_internal_attrs=True), once.fragment
+
+
+class _Once(Elaboratable):
+    """A component elaborated once, so that `modules` may be made during elaboration."""
+
+    def __init__(self, component: Component) -> None:
+        self.component = component
+        self.fragment = Fragment.get(component, None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.component, name)
+
+    def elaborate(self, platform: object) -> Fragment:
+        return self.fragment
+
+
+def _fragments(fragment: Fragment) -> Iterator[Fragment]:
+    yield fragment
+    for piece, _, _ in fragment.subfragments:
+        yield from _fragments(piece)
