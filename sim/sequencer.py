@@ -26,7 +26,6 @@ class _Decoded:
     instruction: Instruction
     execute: Execute
     fields: Fields
-    dispatched: int
     waits: tuple[_Pair, ...]
     signals: tuple[_Pair, ...]
 
@@ -46,17 +45,18 @@ class Sequence:
         self, phase: str, instructions: list[Instruction], units: Mapping[str, Execute],
         config: HardwareConfig,
     ) -> None:  # fmt: skip
-        self.phase, self.count = phase, len(instructions)
+        self.phase, self.count, self.config = phase, len(instructions), config
+        self.places: list[_Pair] = []  # queue and place in it, in program order
         self.queues: tuple[list[_Decoded], ...] = tuple([] for _ in Queue)
         for index, instruction in enumerate(instructions):
             own = int(instruction.queue)
+            self.places.append((own, len(self.queues[own])))
             self.queues[own].append(
                 _Decoded(
                     index,
                     instruction,
                     units[instruction.name],
                     dict(instruction.fields),
-                    timing.dispatch(config, index),
                     tuple((int(other), own) for other in sorted(instruction.waits)),
                     tuple((own, int(other)) for other in sorted(instruction.signals)),
                 )
@@ -75,6 +75,12 @@ class _Run:
         self, sequence: Sequence, core: Core, races: RaceDetector | None, trace: Trace | None
     ) -> None:
         self.sequence, self.core, self.races, self.trace = sequence, core, races, trace
+        self.depth = sequence.config.queue_depth
+        self.dispatch = timing.Dispatch(sequence.config)
+        self.dispatched = 0
+        self.arrivals: tuple[list[int], ...] = tuple([] for _ in Queue)
+        self.starts: tuple[list[int], ...] = tuple([] for _ in Queue)
+        self.dones: tuple[list[int], ...] = tuple([] for _ in Queue)
         self.heads = [0] * len(Queue)
         self.free = [0] * len(Queue)
         self.busy = [0] * len(Queue)
@@ -85,13 +91,28 @@ class _Run:
         }
         self.end = 0
 
+    def _hand_out(self) -> None:
+        """Instructions enter their queues until one finds its queue full."""
+        places = self.sequence.places
+        while self.dispatched < len(places):
+            queue, place = places[self.dispatched]
+            before, room = place - self.depth, 0
+            if before >= 0:
+                if before >= self.heads[queue]:
+                    return
+                room = timing.queue_room(self.starts[queue][before])
+            self.arrivals[queue].append(self.dispatch.head(room))
+            self.dispatched += 1
+
     def _start_of(self, queue: int) -> int | None:
         """When the head of a queue can start; None without a head or without its tokens."""
-        items = self.sequence.queues[queue]
-        if self.heads[queue] == len(items):
+        head, arrivals = self.heads[queue], self.arrivals[queue]
+        if head == len(arrivals):
             return None
-        item = items[self.heads[queue]]
-        start = max(self.free[queue], item.dispatched)
+        item = self.sequence.queues[queue][head]
+        start = max(self.free[queue], arrivals[head])
+        if head >= timing.IN_FLIGHT:
+            start = max(start, self.dones[queue][head - timing.IN_FLIGHT])
         for pair in item.waits:
             arrived = self.tokens[pair]
             if not arrived:
@@ -101,6 +122,7 @@ class _Run:
 
     def run(self) -> Timeline:
         for _ in range(self.sequence.count):
+            self._hand_out()
             chosen, earliest = -1, 0
             for queue in range(len(Queue)):
                 start = self._start_of(queue)
@@ -143,6 +165,8 @@ class _Run:
         for pair in item.signals:
             self.tokens[pair].append(done)
         self.heads[queue] += 1
+        self.starts[queue].append(start)
+        self.dones[queue].append(done)
         self.free[queue] = start + cost.occupied
         self.busy[queue] += cost.occupied
         self.end = max(self.end, done)
@@ -159,7 +183,8 @@ class _Run:
             if self.heads[queue] < len(items):
                 item = items[self.heads[queue]]
                 missing = [Queue(s).name for s, _ in item.waits if not self.tokens[s, queue]]
-                stuck.append(f"{self.sequence.label(item)} waits for {' and '.join(missing)}")
+                cause = " and ".join(missing) or "room in the queue of an earlier one"
+                stuck.append(f"{self.sequence.label(item)} waits for {cause}")
         return f"deadlock: {', '.join(stuck)}; compile the program again."
 
 

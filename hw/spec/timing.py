@@ -18,6 +18,9 @@ MULTIPLY = 1  # narrow and full lanes
 ACCUMULATE = 2  # read and add the int32 accumulator, write it back
 ARRAY_FILL = OPERAND_READ + DIGIT_SELECT + MULTIPLY + ACCUMULATE  # without the adder tree
 
+FETCH_REQUEST = 1  # cycle of the first request for instructions, counted from the start pulse
+IN_FLIGHT = 256  # instructions of one queue that have started and are not done
+
 # Vector pipelines: operand read (2), the stages named below, write back (1).
 REQUANTISE_FILL = 2 + 5 + 1  # 32x16 multiply (2), round and shift, add table and stream, saturate
 QUANTISE_FILL = 2 + 4 + 1  # multiply (2), round and shift, saturate
@@ -41,13 +44,37 @@ def beats(config: HardwareConfig, size: int) -> int:
     return -(-size // config.axi_bytes)
 
 
-def dispatch(config: HardwareConfig, index: int) -> int:
-    """Cycle in which the sequencer hands out instruction `index` of a program.
+class Dispatch:
+    """When instructions enter their queues, one after the other in program order.
 
-    Instructions stream in over their own port behind one memory latency; one at most per cycle.
+    Cycle 0 is that of the start pulse. The first request leaves in cycle 1, its first beat comes
+    memory_latency later and beats then follow at once, unless they wait on the bus. A register
+    takes the beats of one instruction, or one beat of several instructions; its last beat is taken
+    no earlier than in the cycle in which the register's previous instruction leaves for its queue.
     """
-    fetched = -(-(index + 1) * INSTRUCTION_BYTES // config.axi_bytes)
-    return config.memory_latency + max(fetched, index + 1)
+
+    def __init__(self, config: HardwareConfig) -> None:
+        self._beats = max(1, -(-INSTRUCTION_BYTES // config.axi_bytes))  # per instruction
+        self._fill = max(1, config.axi_bytes // INSTRUCTION_BYTES)  # instructions per beat
+        self._left = 0
+        self._taken = config.memory_latency + FETCH_REQUEST - 1
+        self._entered = -1
+
+    def head(self, room: int) -> int:
+        """The first cycle in which the next instruction of the program can start, given the first
+        cycle in which its queue has room for it."""
+        entered = self._entered
+        if not self._left:
+            self._taken = max(self._taken + self._beats, entered)
+            self._left = self._fill
+        self._left -= 1
+        self._entered = max(self._taken + 1, entered + 1, room)
+        return self._entered + 1
+
+
+def queue_room(start: int) -> int:
+    """The first cycle in which the place of an instruction that starts in `start` is free."""
+    return start + 1
 
 
 def load_keys(config: HardwareConfig, bus_beats: int, words: int, transpose: bool) -> int:

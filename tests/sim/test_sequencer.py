@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from signmask.hw.spec import timing
+from signmask.sim.core import Cost
 from signmask.sim.errors import SimulationError
 from tests.sim.programs import Bench, instruction
 
@@ -34,13 +35,14 @@ def test_cycles_of_two_queues_computed_by_hand():
         check_races=False,
         trace=lambda index, _, start, done: starts.__setitem__(index, (start, done)),
     )
-    # 32-byte instructions at 16 bytes per cycle behind 10 cycles of latency: 12, 14, 16.
+    # 32-byte instructions at 16 bytes per cycle behind 10 cycles of latency can start in 14, 16
+    # and 18.
     # A load of 4 words of 64 bytes takes 16 beats and is done 10 cycles later; the next follows
     # its beats; the vector unit waits for the first, then takes a word per cycle and its depth.
-    first, second = (12, 12 + 16 + 10), (28, 28 + 16 + 10)
-    vector = (38, 38 + WORDS + timing.QUANTISE_FILL)
+    first, second = (14, 14 + 16 + 10), (30, 30 + 16 + 10)
+    vector = (40, 40 + WORDS + timing.QUANTISE_FILL)
     assert starts == {0: first, 1: second, 2: vector}
-    assert timeline.cycles == max(second[1], vector[1]) == 54
+    assert timeline.cycles == max(second[1], vector[1]) == 56
     assert timeline.busy == {
         "load": 32, "array": 0, "vector": WORDS + timing.QUANTISE_FILL, "store": 0, "engine": 0,
     }  # fmt: skip
@@ -48,10 +50,42 @@ def test_cycles_of_two_queues_computed_by_hand():
     assert not b.core.accumulator.data[:WORDS].any()
 
 
-def test_one_instruction_per_cycle_at_most():
-    wide = Bench(axi_bytes=64).config
-    assert [timing.dispatch(wide, i) for i in range(3)] == [11, 12, 13]
-    assert [timing.dispatch(Bench().config, i) for i in range(3)] == [12, 14, 16]
+def dummies(costs, **config):
+    """(start, done) of instructions (name, occupied, done) without tokens on dummy units."""
+    made = Bench(**config)
+    pending = iter(costs)
+    units = dict.fromkeys(made.units, lambda fields: Cost(*next(pending)[1:]))
+    made.units = units
+    seen = {}
+    made.run(
+        [instruction(name) for name, _, _ in costs],
+        trace=lambda index, _, start, done: seen.__setitem__(index, (start, done)),
+    )
+    return [seen[i] for i in range(len(costs))]
+
+
+@pytest.mark.parametrize(
+    ("width", "starts"), [(16, [14, 16, 18]), (32, [13, 14, 15]), (64, [13, 14, 15])]
+)
+def test_one_instruction_per_cycle_at_most(width, starts):
+    given = [(name, 5, 5) for name in ("COPY", "LOAD_RAW", "STORE_RAW")]
+    assert [start for start, _ in dummies(given, axi_bytes=width)] == starts
+
+
+def test_a_full_queue_holds_up_all_others():
+    given = [("COPY", 50, 50), ("COPY", 50, 50), ("COPY", 50, 50), ("STORE_RAW", 1, 1)]
+    # Two COPY fit their queue; the first leaves it when it starts in cycle 14, long before the
+    # third arrives. With one place, the second enters in 15, the third in 65 behind it; the
+    # store's last beat waits on the bus until then.
+    assert [s for s, _ in dummies(given, queue_depth=2)] == [14, 64, 114, 20]
+    assert [s for s, _ in dummies(given, queue_depth=1)] == [14, 64, 114, 67]
+
+
+def test_instructions_in_flight_are_bounded():
+    count = timing.IN_FLIGHT + 2
+    seen = dummies([("LOAD_RAW", 1, 5000)] * count, axi_bytes=32, queue_depth=512)
+    assert [s for s, _ in seen[:-2]] == list(range(13, 13 + timing.IN_FLIGHT))
+    assert [s for s, _ in seen[-2:]] == [5013, 5014]
 
 
 def test_a_token_orders_data():

@@ -8,9 +8,21 @@ from signmask.hw.spec.config import EDGE, NANO
 
 def test_bus():
     assert [timing.beats(NANO, size) for size in (0, 1, 16, 17)] == [0, 1, 1, 2]
-    assert [timing.dispatch(NANO, i) for i in (0, 1, 9)] == [102, 104, 120]
+
+
+def heads(config, rooms):
+    dispatch = timing.Dispatch(config)
+    return [dispatch.head(room) for room in rooms]
+
+
+def test_dispatch():
+    # Request in cycle 1, beats in 101 and 102, queue in 103, start in 104.
+    assert heads(NANO, [0] * 3) == [104, 106, 108]
     # 64 bytes per cycle carry two instructions, of which one per cycle is handed out.
-    assert [timing.dispatch(EDGE, i) for i in (0, 1, 9)] == [101, 102, 110]
+    assert heads(EDGE, [0] * 4) == [103, 104, 105, 106]
+    # The queue has no room before cycle 110: the beats of one more instruction are held back.
+    assert heads(NANO, [0, 110, 0, 0]) == [104, 111, 112, 114]
+    assert heads(EDGE, [0, 110, 0, 0]) == [103, 111, 112, 113]
 
 
 def test_keys():
