@@ -12,11 +12,12 @@ from math import ceil
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.isa import INSTRUCTION_BYTES
 
-OPERAND_READ = 2  # scratchpad address, scratchpad data
-DIGIT_SELECT = 1  # outlier selector routes digits and wide operands to lanes
-MULTIPLY = 1  # narrow and full lanes
-ACCUMULATE = 2  # read and add the int32 accumulator, write it back
-ARRAY_FILL = OPERAND_READ + DIGIT_SELECT + MULTIPLY + ACCUMULATE  # without the adder tree
+# Array pipeline, one pass per cycle: positions and taps, address, data, outliers found, outliers
+# ranked, lanes filled; multiply, adder tree, combine narrow and full lanes, accumulate; write back.
+ARRAY_OPERAND = 5  # from a tap's position to the first register of its PEs
+ARRAY_PRODUCT = 3  # multiply, combine, accumulate: what the PE adds to its tree
+ARRAY_WRITE = 1
+TREE_RADIX = 4  # terms that one stage of the adder tree adds up: two levels
 
 FETCH_REQUEST = 1  # cycle of the first request for instructions, counted from the start pulse
 IN_FLIGHT = 256  # instructions of one queue that have started and are not done
@@ -87,10 +88,26 @@ def load_keys(config: HardwareConfig, bus_beats: int, words: int, transpose: boo
     return max(bus_beats, -(-config.group // config.columns) * words)
 
 
+def array_setup(config: HardwareConfig) -> int:
+    """Cycles in which MATMUL finds the positions of the rows, by doubling: 1, 2, 4 ... rows."""
+    rows = config.rows
+    return rows.bit_length() - (rows & (rows - 1) == 0)
+
+
+def adder_stages(group: int, full_lanes: int) -> int:
+    """Stages of a PE's adder tree. Full lanes join it one stage late, they select their weight."""
+
+    def stages(terms: int) -> int:
+        return 0 if terms <= 1 else 1 + stages(-(-terms // TREE_RADIX))
+
+    return max(stages(group), 1 + stages(full_lanes) if full_lanes else 0)
+
+
 def array_fill(config: HardwareConfig) -> int:
-    """Cycles from the last operand read to the last accumulator written: the fixed stages and an
-    adder tree over narrow and full lanes, one level per cycle."""
-    return ARRAY_FILL + (config.group + config.full_lanes - 1).bit_length()
+    """Cycles of MATMUL beside its passes: it is accepted, places its rows, and the last pass runs
+    through the pipeline."""
+    depth = ARRAY_OPERAND + adder_stages(config.group, config.full_lanes) + ARRAY_PRODUCT
+    return array_setup(config) + depth + ARRAY_WRITE
 
 
 def vector(words: int, fill: int) -> int:
