@@ -39,8 +39,8 @@ class Sfu:
             raise Fault(f"has {words} words for {planes} planes of {images} images")
         return planes, images, words // (planes * images), self.core.config.group
 
-    def _cost(self, words: int, fill: int) -> Cost:
-        cycles = timing.vector(words, fill)
+    def _cost(self, f: Fields, fill: int) -> Cost:
+        cycles = timing.frames(f["words"], f["planes"] * f.get("images", 1), fill)
         return Cost(cycles, cycles)
 
     def requantise(self, f: Fields) -> Cost:
@@ -70,7 +70,9 @@ class Sfu:
             y = (value >> f["stat_shift"]).reshape(shape)
             sums = np.stack([y.sum(axis=2), np.einsum("pixn,pixn->pin", y, y)], axis=2)
             core.parameter.write(f["sums"], fit_parameters(sums.reshape(-1, n)))
-        return self._cost(words, timing.REQUANTISE_FILL)
+        count = planes * f["images"]
+        cycles = timing.requantise(words, count, bool(f["has_sums"]))
+        return Cost(cycles, cycles)
 
     def quantise(self, f: Fields) -> Cost:
         """Raw values to int8 codes of attention operands, in place."""
@@ -78,13 +80,15 @@ class Sfu:
         y = core.accumulator.read(f["accumulator"], f["words"])
         codes = arithmetic.requantise(y, f["multiplier"], f["shift"])
         core.accumulator.write(f["accumulator"], arithmetic.saturate(codes, 8))
-        return self._cost(f["words"], timing.QUANTISE_FILL)
+        cycles = timing.vector(f["words"], timing.QUANTISE_FILL)
+        return Cost(cycles, cycles)
 
     def copy(self, f: Fields) -> Cost:
         """Accumulator words to another place."""
         accumulator, words = self.core.accumulator, f["words"]
         accumulator.write(f["output"], accumulator.read(f["accumulator"], words).copy())
-        return self._cost(words, timing.COPY_FILL)
+        cycles = timing.vector(words, timing.COPY_FILL)
+        return Cost(cycles, cycles)
 
     def constants(self, f: Fields) -> Cost:
         """Live normalisation constants from the sums that REQUANTISE left."""
@@ -144,7 +148,7 @@ class Sfu:
         else:
             core.input.write(f["input"], codes)
         core.accumulator.write(f["codes"], codes)
-        return self._cost(f["words"], timing.ENCODE_RAW_FILL)
+        return self._cost(f, timing.ENCODE_RAW_FILL)
 
     def _count(self, f: Fields, sent: np.ndarray, clipped: np.ndarray, planes: int) -> None:
         shape = (planes, -1, sent.shape[-1])
@@ -174,7 +178,7 @@ class Sfu:
         sent, clipped = self.selector.encode(deltas.reshape(-1, n), bool(f["spill"]))
         core.input.write(f["input"], sent)
         self._count(f, sent, clipped, planes)
-        return self._cost(f["words"], timing.ENCODE_MASK_FILL)
+        return self._cost(f, timing.ENCODE_MASK_FILL)
 
     def encode_source(self, f: Fields) -> Cost:
         """Codes of a source, or their differences, to operands."""
@@ -191,4 +195,4 @@ class Sfu:
                 core.accumulator.write(f["accumulator"], previous + sent)
         else:
             core.input.write(f["input"], codes)
-        return self._cost(words, timing.ENCODE_SOURCE_FILL)
+        return self._cost(f, timing.ENCODE_SOURCE_FILL)

@@ -22,13 +22,19 @@ TREE_RADIX = 4  # terms that one stage of the adder tree adds up: two levels
 FETCH_REQUEST = 1  # cycle of the first request for instructions, counted from the start pulse
 IN_FLIGHT = 256  # instructions of one queue that have started and are not done
 
-# Vector pipelines: operand read (2), the stages named below, write back (1).
-REQUANTISE_FILL = 2 + 5 + 1  # 32x16 multiply (2), round and shift, add table and stream, saturate
-QUANTISE_FILL = 2 + 4 + 1  # multiply (2), round and shift, saturate
-ENCODE_RAW_FILL = 2 + 9 + 1  # A*y+B (3), z, segment, slope*z+intercept (2), code, select outliers
-ENCODE_MASK_FILL = 2 + 8 + 1  # A*dy (2), dz, slope*dz (2), round, add correction, select outliers
-ENCODE_SOURCE_FILL = 2 + 2 + 1  # subtract, select outliers
+# Vector pipelines: from the start to the first word's data (2), the stages named below; the last
+# stage's register is what is written. REQUANTISE serves QUANTISE too.
+REQUANTISE_FILL = 2 + 5  # 32x17 multiply (2), round and shift, add table and stream, saturate
+SUMS_FILL = 4  # shift, square (2), add; behind what REQUANTISE writes
+QUANTISE_FILL = REQUANTISE_FILL
+DIFFERENCE_STAGES = 3  # subtract and classify, select outliers, add to the previous code
+ENCODE_RAW_FILL = 2 + 8 + DIFFERENCE_STAGES  # A*y+B (2), z, segment, line, slope*z (2), code
+ENCODE_MASK_FILL = 2 + 7 + DIFFERENCE_STAGES  # A*dy (2), dz, slope*dz (2), correction, carry
+ENCODE_SOURCE_FILL = 2 + DIFFERENCE_STAGES
 COPY_FILL = 2 + 1
+# Positions of a frame (an image of a plane): 18 bits of words / frames, two bits per cycle.
+FRAME_DIVIDE_CYCLES = 9
+FRAME_WORDS = 16  # frames of so many words end only after the division
 SOFTMAX_FILL = 2 + 5 + 1  # subtract the maximum, multiply (2), round, table
 SOFTMAX_PASSES = 3  # maximum; exponential and sum; write codes beside the reciprocal's division
 NORMALISE_FILL = 2 + 7 + 1  # times reciprocal (2), round, multiply (2), round, zero and saturate
@@ -113,6 +119,18 @@ def array_fill(config: HardwareConfig) -> int:
 def vector(words: int, fill: int) -> int:
     """Cycles of a vector instruction at one word per cycle."""
     return words + fill
+
+
+def frames(words: int, count: int, fill: int) -> int:
+    """Cycles of a vector instruction over `count` frames (planes times images): short frames wait
+    until the number of their positions is known."""
+    wait = FRAME_DIVIDE_CYCLES if count != 1 and words < FRAME_WORDS * count else 0
+    return vector(words, fill) + wait
+
+
+def requantise(words: int, count: int, sums: bool) -> int:
+    """Cycles of REQUANTISE over `count` frames; the last sums leave behind the last word."""
+    return frames(words, count, REQUANTISE_FILL + (SUMS_FILL if sums else 0))
 
 
 def softmax(words: int) -> int:

@@ -82,7 +82,7 @@ def test_requantise(rng, shift, bits):
         totals[p, i, :, c] += (y, y * y)
     assert np.array_equal(b.core.accumulator.data[20 : 20 + WORDS], want)
     assert np.array_equal(b.core.parameter.data[50 : 50 + totals.size // N], totals.reshape(-1, N))
-    assert cost == (WORDS + timing.REQUANTISE_FILL,) * 2
+    assert cost == (timing.requantise(WORDS, PLANES * IMAGES, sums=True),) * 2
 
 
 def test_quantise_and_copy(rng):

@@ -39,7 +39,12 @@ def test_array_fill_grows_with_the_adder_tree():
 
 
 def test_vector():
-    assert timing.vector(64, timing.REQUANTISE_FILL) == 64 + timing.REQUANTISE_FILL
+    fill = timing.REQUANTISE_FILL
+    assert timing.vector(64, fill) == 64 + fill
+    # Frames of fewer than 16 positions wait for the division, unless there is only one.
+    assert timing.frames(64, 4, fill) == timing.frames(64, 1, fill) == 64 + fill
+    assert timing.frames(60, 4, fill) == 60 + timing.FRAME_DIVIDE_CYCLES + fill
+    assert timing.requantise(64, 4, sums=True) == 64 + fill + timing.SUMS_FILL
     assert timing.softmax(64) == 3 * 64 + timing.DIVIDE_CYCLES + timing.SOFTMAX_FILL
 
 
