@@ -14,6 +14,16 @@ from signmask.hw.spec.isa import INSTRUCTION_BYTES
 COUNT_BITS = 24
 
 
+def bus_bytes(config: HardwareConfig) -> int:
+    """The bytes of a beat; raises ConfigError for a width that is no power of two."""
+    if config.axi_bytes & (config.axi_bytes - 1):
+        raise ConfigError(
+            f"config '{config.name}': axi_bytes {config.axi_bytes} is no power of two, which AXI "
+            "needs; choose one to build the hardware."
+        )
+    return config.axi_bytes
+
+
 class Fetch(wiring.Component):
     """Reads `count` instructions from `address` when `start` is high, and streams them in order.
 
@@ -24,12 +34,7 @@ class Fetch(wiring.Component):
     """
 
     def __init__(self, config: HardwareConfig) -> None:
-        self.data_bytes = config.axi_bytes
-        if self.data_bytes & (self.data_bytes - 1):
-            raise ConfigError(
-                f"config '{config.name}': axi_bytes {self.data_bytes} is no power of two, which "
-                "AXI needs; choose one to build the hardware."
-            )
+        self.data_bytes = bus_bytes(config)
         super().__init__(
             {
                 "memory": Out(AxiRead(self.data_bytes)),

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from signmask.hw.axi import ADDRESS_BITS, AxiRead
-from signmask.hw.fetch import COUNT_BITS, Fetch
+from signmask.hw.fetch import COUNT_BITS, Fetch, bus_bytes
 from signmask.hw.instruction import (
     INSTRUCTION_BITS,
     TOKEN_BITS,
@@ -42,14 +42,14 @@ class Sequencer(wiring.Component):
     `finished` is high in the cycle after the last instruction is done; `cycles` is then, and until
     the next start, the number of cycles of the run. Bit q of `occupied`: the unit of queue q has
     an instruction that keeps it from taking the next one. `illegal`: an instruction of the program
-    had an unknown opcode and was left out.
+    had an unknown opcode and was left out. Raises ConfigError as Fetch does.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
         self.config = config
         super().__init__(
             {
-                "memory": Out(AxiRead(config.axi_bytes)),
+                "memory": Out(AxiRead(bus_bytes(config))),
                 "start": In(1),
                 "program": In(ADDRESS_BITS),
                 "count": In(COUNT_BITS),

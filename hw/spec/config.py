@@ -42,6 +42,7 @@ class HardwareConfig:
     queue_depth: int = 16  # instructions that wait in each queue
     bitmap_words: int = 1024  # outlier bitmaps between LOAD_DELTAS and LOAD_OUTLIERS
     engine_words: int = 256  # table words inside the near-data engine
+    counter_entries: int = 256  # encodings and sources, or streams, that counters tell apart
     frequency_mhz: int = 1000
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class HardwareConfig:
         positive = (
             "rows columns group full_lanes inlier_bits input_words weight_words accumulator_words "
             "mask_words parameter_words row_words axi_bytes near_data_bytes frequency_mhz "
-            "near_data_latency queue_depth bitmap_words engine_words"
+            "near_data_latency queue_depth bitmap_words engine_words counter_entries"
         ).split()
         for field in positive:
             value = getattr(self, field)
