@@ -20,6 +20,8 @@ PORT = re.compile(
     re.MULTILINE,
 )
 
+MODULE = re.compile(r"^module (\w+)", re.MULTILINE)
+
 
 class EmitError(ValueError):
     """A design that is not complete; the message is one sentence with cause and remedy."""
@@ -48,12 +50,14 @@ def emit(component: Component, name: str) -> Design:
 
     The component, or any one inside it, may have an attribute `modules`, a mapping from module
     names to components: each is emitted once, in a file of its own, for `Instance`s of that name.
+    It may have an attribute `sources`, paths of further files, which are added to the design.
     Other instances must be of a module in `hw/verilog/`. Nested ports are named `outer__inner`.
     Raises EmitError for an instance of an unknown module, or two modules with one name.
     """
     waiting: dict[str, Component] = {name: component}
     sources: dict[str, str] = {}
     found: dict[str, Component] = dict(waiting)
+    files: set[Path] = set()
     wanted: set[str] = set()
     while waiting:
         module, part = waiting.popitem()
@@ -62,6 +66,7 @@ def emit(component: Component, name: str) -> Design:
             if isinstance(piece, Instance):
                 wanted.add(piece.type)
             for owner in (part, *(piece.origins or ())):
+                files.update(getattr(owner, "sources", ()))
                 for key, value in getattr(owner, "modules", {}).items():
                     if key not in found:
                         found[key] = waiting[key] = value
@@ -69,7 +74,11 @@ def emit(component: Component, name: str) -> Design:
                         raise EmitError(
                             f"module '{key}' has the name of the top; give one another name."
                         )
-    for module in sorted(wanted - set(found)):
+    known = set(found)
+    for path in sorted(files):
+        sources[path.name] = path.read_text(encoding="utf-8")
+        known.update(MODULE.findall(sources[path.name]))
+    for module in sorted(wanted - known):
         path = VERILOG / f"{module}.v"
         if not path.is_file():
             raise EmitError(

@@ -11,7 +11,9 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,27 +118,45 @@ def run(
     if isinstance(test_module, Path):
         extra["PYTHONPATH"] = f"{test_module.parent}{os.pathsep}{extra['PYTHONPATH']}"
         test_module = test_module.stem
-    trace = ["--trace", "--trace-file", str(build.folder / "dump.fst")] if waves else []
     with tempfile.TemporaryDirectory(prefix="signmask-") as work:
-        log, results = Path(work) / "log", Path(work) / "results.xml"
-        runner = _runner(extra)
-        try:
-            runner.test(
-                test_module, build.top, build_dir=build.folder, test_dir=work, testcase=testcase,
-                plusargs=list(plusargs), results_xml=str(results), log_file=log, test_args=trace,
-                hdl_toplevel_lang="verilog",
-            )  # fmt: skip
-            ended = ""
-        except (SystemExit, RuntimeError) as error:
-            ended = f" ({error})"
-        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        results = Path(work) / "results.xml"
+        extra["COCOTB_RESULTS_FILE"] = str(results)
+        words, environment = command(build, test_module, testcase, extra, plusargs, waves)
+        ended = subprocess.run(
+            words, cwd=work, env=environment, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
         failed = failures(results)
+    text = ended.stdout.decode(errors="replace")
+    status = f" with exit status {ended.returncode}" if ended.returncode else ""
     if failed is None:
-        raise RtlError(f"simulation of '{build.top}' ended without results{ended}:\n{tail(text)}")
-    if failed or ended:
-        names = ", ".join(failed) or f"simulation of '{build.top}'{ended}"
+        raise RtlError(f"simulation of '{build.top}' ended without results{status}:\n{tail(text)}")
+    if failed or status:
+        names = ", ".join(failed) or f"simulation of '{build.top}' ended{status}"
         raise RtlError(f"cocotb test failed: {names}\n{tail(text)}")
     return text
+
+
+def command(
+    build: Build,
+    test_module: str,
+    testcase: str | None,
+    env: Mapping[str, str],
+    plusargs: Sequence[str],
+    waves: bool = False,
+) -> tuple[list[str], dict[str, str]]:
+    """Command line and whole environment of a simulation that runs cocotb tests."""
+    runner = _runner(env)
+    runner.build_dir, runner.sim_hdl_toplevel = build.folder, build.top
+    runner.test_module, runner.hdl_toplevel_lang = test_module, "verilog"
+    runner.pre_cmd, runner.waves, runner.gui = None, waves, False
+    runner.plusargs = list(plusargs)
+    runner.test_args = ["--trace-file", str(build.folder / "dump.fst")] if waves else []
+    if testcase is not None:
+        runner.env["COCOTB_TEST_FILTER"] = rf"\.{re.escape(testcase)}$"
+    runner._set_env_test()
+    (words,) = runner._test_command()
+    return words, runner.env
 
 
 @cache
