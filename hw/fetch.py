@@ -8,10 +8,9 @@ from amaranth.lib.wiring import In, Out
 
 from signmask.hw.axi import ADDRESS_BITS, BOUNDARY_BYTES, MAX_BEATS, AxiRead
 from signmask.hw.instruction import INSTRUCTION_BITS, InstructionStream
+from signmask.hw.register_map import COUNT_BITS
 from signmask.hw.spec.config import ConfigError, HardwareConfig
 from signmask.hw.spec.isa import INSTRUCTION_BYTES
-
-COUNT_BITS = 24
 
 
 def bus_bytes(config: HardwareConfig) -> int:

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from signmask.hw.axi import ADDRESS_BITS, AxiRead
-from signmask.hw.fetch import COUNT_BITS, Fetch, bus_bytes
+from signmask.hw.fetch import Fetch, bus_bytes
 from signmask.hw.instruction import (
     INSTRUCTION_BITS,
     TOKEN_BITS,
@@ -16,13 +16,13 @@ from signmask.hw.instruction import (
     signals,
     waits,
 )
+from signmask.hw.register_map import COUNT_BITS, COUNTER_BITS
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.isa import FORMATS, Queue
 from signmask.hw.spec.timing import IN_FLIGHT
 from signmask.hw.word_queue import WordQueue
 
 TOKEN_COUNT_BITS = 12
-CYCLE_BITS = 48
 # Units that take instructions before the previous one is done.
 PIPELINED = (Queue.LOAD, Queue.STORE)
 
@@ -56,7 +56,7 @@ class Sequencer(wiring.Component):
                 "running": Out(1),
                 "finished": Out(1),
                 "illegal": Out(1),
-                "cycles": Out(CYCLE_BITS),
+                "cycles": Out(COUNTER_BITS),
                 "occupied": Out(len(Queue)),
                 **{queue.name.lower(): Out(UnitPort()) for queue in Queue},
             }
