@@ -13,6 +13,8 @@ from amaranth.back import verilog
 from amaranth.hdl import Fragment, Instance
 from amaranth.lib.wiring import Component
 
+from signmask.hw.errors import EmitError
+
 VERILOG = Path(__file__).parent / "verilog"
 PORT = re.compile(
     r"^  (?P<direction>input|output) (?:reg |wire )?(?:signed )?(?:\[(?P<high>\d+):0\] )?"
@@ -21,10 +23,6 @@ PORT = re.compile(
 )
 
 MODULE = re.compile(r"^module (\w+)", re.MULTILINE)
-
-
-class EmitError(ValueError):
-    """A design that is not complete; the message is one sentence with cause and remedy."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from amaranth import ClockSignal, Elaboratable, Instance, Module, ResetSignal
 from amaranth.lib.wiring import PureInterface
 
 from signmask.hw.axi import AxiRead, AxiWrite
-from signmask.hw.simulation.errors import RtlError
+from signmask.hw.errors import RtlError
 
 FOLDER = Path(__file__).parent
 SOURCES = (FOLDER / "memory.sv", FOLDER / "memory.cpp")

@@ -28,7 +28,7 @@ from xml.etree import ElementTree
 from amaranth.lib.wiring import Component
 
 from signmask.hw.emit import Design, emit
-from signmask.hw.simulation.errors import RtlError
+from signmask.hw.errors import RtlError
 
 # What the wheel's configuration leaves empty or sets to its builder's paths.
 MAKE_VARIABLES = {

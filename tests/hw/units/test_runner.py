@@ -8,9 +8,9 @@ from amaranth import ClockSignal, Instance, Module, ResetSignal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from signmask.hw.emit import EmitError, emit
+from signmask.hw.emit import emit
+from signmask.hw.errors import EmitError, RtlError
 from signmask.hw.simulation import runner
-from signmask.hw.simulation.errors import RtlError
 
 BENCH = Path(__file__).parent / "counter_bench.py"
 

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, connect, flipped
 
 from signmask.hw.axi import AxiRead, AxiWrite
 from signmask.hw.simulation import memory, runner
-from signmask.hw.simulation.errors import RtlError
+from signmask.hw.errors import RtlError
 
 BENCH = Path(__file__).parent / "memory_bench.py"
 SIZE = 1 << 16
