@@ -186,7 +186,7 @@ def declared_requirements() -> set[str]:
 
 
 def test_every_imported_package_is_declared() -> None:
-    distribution = {"PIL": "pillow", "cocotb_tools": "cocotb"}
+    distribution = {"PIL": "pillow", "cocotb_tools": "cocotb", "cocotbext": "cocotbext-axi"}
     undeclared = {
         f"{path}: {top}"
         for path in source_files()
