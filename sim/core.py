@@ -32,7 +32,8 @@ class Core:
     Word shapes and types: input float32 (n,), weight int8 (columns, n), accumulator int32 (n,),
     segments uint8 (n,) and corrections int16 (n,) of the mask scratchpad, parameter int64 (n,),
     row int64 (). `now` and `last` are the step registers, `after_dense` says that the step before
-    was dense, `cycle` is the cycle in which the instruction being executed starts.
+    was dense, `cycle` is the cycle in which the instruction being executed starts, in run
+    number `run`.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Core:
         self.now = self.last = 0
         self.after_dense = True
         self.cycle = 0
+        self.run = 0
 
     def register(self, step: int) -> int:
         """Value of the step register that `isa.Step` numbers."""

@@ -193,4 +193,5 @@ def run(
 ) -> Timeline:
     """Execute a sequence from cycle 0; raises SimulationError for a deadlock, an access outside
     a memory, or two instructions that race."""
+    core.run += 1
     return _Run(sequence, core, RaceDetector() if check_races else None, trace).run()

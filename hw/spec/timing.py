@@ -7,10 +7,13 @@ last result is written.
 
 from __future__ import annotations
 
-from math import ceil
+from collections.abc import Sequence
+from math import ceil, gcd
+
+import numpy as np
 
 from signmask.hw.spec.config import HardwareConfig
-from signmask.hw.spec.isa import INSTRUCTION_BYTES
+from signmask.hw.spec.isa import INSTRUCTION_BYTES, NORM_RECORD
 
 # Array pipeline, one pass per cycle: positions and taps, address, data, outliers found, outliers
 # ranked, lanes filled; multiply, adder tree, combine narrow and full lanes, accumulate; write back.
@@ -18,6 +21,16 @@ ARRAY_OPERAND = 5  # from a tap's position to the first register of its PEs
 ARRAY_PRODUCT = 3  # multiply, combine, accumulate: what the PE adds to its tree
 ARRAY_WRITE = 1
 TREE_RADIX = 4  # terms that one stage of the adder tree adds up: two levels
+
+# Load and store unit.
+LOAD_SETUP = 3  # accept, bytes, beats: then the first request leaves
+LOAD_FILL = 2  # beat to queue, word to scratchpad
+LOAD_COUNTED = 3  # from the last bitmap's chunk until their outliers are known: record, queue
+LOAD_BYTES = 4  # widest chunk of a word, per lane
+STORE_START = 1  # accept
+# Bytes, beats; read, data, two stages of the compressor, chunk to queue; the beat itself.
+STORE_FILL = 2 + 4 + 1
+STORE_ANSWER = 1  # the answer to the last write is counted
 
 FETCH_REQUEST = 1  # cycle of the first request for instructions, counted from the start pulse
 IN_FLIGHT = 256  # instructions of one queue that have started and are not done
@@ -39,16 +52,19 @@ SOFTMAX_FILL = 2 + 5 + 1  # subtract the maximum, multiply (2), round, table
 SOFTMAX_PASSES = 3  # maximum; exponential and sum; write codes beside the reciprocal's division
 NORMALISE_FILL = 2 + 7 + 1  # times reciprocal (2), round, multiply (2), round, zero and saturate
 
-# One serial unit per SFU, one result bit per cycle.
-MEAN_DIVIDE_CYCLES = 40  # quotient bits of a group mean: MEAN_FRACTION + 32
-ROOT_CYCLES = 24  # result bits of the integer square root of 48 bits
-DIVIDE_CYCLES = 24  # quotient bits of 2**46 / root
-SCALE_CYCLES = 4  # channel constants: gain*r, shift, A*mean, subtract
+# Normalisation: two walks of one channel per cycle, the second behind the first group's moments.
+ROOT_CYCLES = 24  # result bits of the integer square root of 48 bits, one per stage
+DIVIDE_CYCLES = 24  # quotient bits of 2**46 / root, and of a softmax row's reciprocal
+# Read, select, add up; products, variance, even shift (2); root; reciprocal; wait for the channels.
+MOMENTS_FILL = 3 + 4 + ROOT_CYCLES + DIVIDE_CYCLES + 1
+CHANNEL_FILL = 4 + 2 + 1 + 2 + 2  # read (4), gain*r (2), shift, A*mean (2), shift, subtract
+TREND_FILL = 4  # read the group's ratio, multiply r (2), round
+RECORD_FILL = 2  # address and data of a norm record
 
 
-def beats(config: HardwareConfig, size: int) -> int:
-    """Bus cycles of one contiguous area of `size` bytes."""
-    return -(-size // config.axi_bytes)
+def beats(config: HardwareConfig, size: int, address: int = 0) -> int:
+    """Bus cycles of one contiguous area of `size` bytes at a byte address."""
+    return -(-(address % config.axi_bytes + size) // config.axi_bytes)
 
 
 class Dispatch:
@@ -84,14 +100,65 @@ def queue_room(start: int) -> int:
     return start + 1
 
 
-def load_keys(config: HardwareConfig, bus_beats: int, words: int, transpose: bool) -> int:
-    """Cycles that LOAD_KEYS occupies the load channel.
+def weight_chunk(config: HardwareConfig) -> int:
+    """Bytes of a weight word that the load unit writes per cycle."""
+    return gcd(max(config.axi_bytes, LOAD_BYTES * config.group), config.columns * config.group)
 
-    Transposing writes one memory word (a token's n channels) into ceil(n / columns) weight words.
-    """
-    if not transpose:
-        return bus_beats
-    return max(bus_beats, -(-config.group // config.columns) * words)
+
+def landing(config: HardwareConfig, address: int, size: int, chunks: int, chunk: int) -> int:
+    """Cycles from the first beat of an area to its last chunk: `chunks` of `chunk` bytes, `size`
+    in all, are taken one per cycle, each when its last byte has come."""
+    first = (address % config.axi_bytes + min(chunk, size) - 1) // config.axi_bytes if size else 0
+    return max(beats(config, size, address), chunks + first)
+
+
+def load_occupied(landed: int) -> int:
+    """Cycles for which an area that lands in `landed` cycles occupies the load unit: the areas
+    behind it never wait for each other's beats."""
+    return max(LOAD_SETUP, landed)
+
+
+def load_done(config: HardwareConfig, landed: int) -> int:
+    """Cycles from the start of a load of one area until it is done."""
+    return LOAD_SETUP + config.memory_latency + landed + LOAD_FILL
+
+
+def list_landing(config: HardwareConfig, address: int, sizes: np.ndarray) -> tuple[int, int]:
+    """(landing, occupied) of a list whose outliers of each word take `sizes` bytes (1-D, all above
+    0): a word is written when the beat of its last outlier has come."""
+    words = len(sizes)
+    if not words:
+        return 0, LOAD_SETUP
+    ends = address % config.axi_bytes + np.cumsum(sizes)
+    came = (ends - 1) // config.axi_bytes
+    landed = int((came - np.arange(words)).max()) + words
+    return landed, max(LOAD_SETUP, int(came[-1]) + 1 + words)
+
+
+def store_area(config: HardwareConfig, address: int, size: int, chunks: int) -> int:
+    """Cycles of the store unit on an area of `chunks` equal chunks, `size` bytes in all: a chunk is
+    read per cycle, a beat leaves when it is full."""
+    offset, width, chunk = address % config.axi_bytes, config.axi_bytes, size // chunks
+    count = beats(config, size, address)
+    last = chunks - 1  # chunk whose arrival lets the last beat leave
+    if count > 1:
+        full = -(-((count - 1) * width - offset) // chunk)
+        last = max(last, full, -(-(width - offset) // chunk) + count - 2)
+    return STORE_FILL + last
+
+
+def store_list(config: HardwareConfig, address: int, sizes: np.ndarray) -> int:
+    """As `store_area`, of chunks of `sizes` bytes (1-D; some may be 0)."""
+    ends = address % config.axi_bytes + np.cumsum(sizes)
+    count = -(-int(ends[-1]) // config.axi_bytes)
+    full = np.searchsorted(ends, config.axi_bytes * np.arange(1, count))
+    ready = np.append(full, len(sizes) - 1)
+    return STORE_FILL + int((ready - np.arange(count)).max()) + count - 1
+
+
+def store_done(config: HardwareConfig, occupied: int) -> int:
+    """Cycles from the start of a store until its last write is answered."""
+    return occupied + config.memory_latency + STORE_ANSWER
 
 
 def array_setup(config: HardwareConfig) -> int:
@@ -138,11 +205,24 @@ def softmax(words: int) -> int:
     return SOFTMAX_PASSES * words + DIVIDE_CYCLES + SOFTMAX_FILL
 
 
-def constants(config: HardwareConfig, groups: int, images: int, planes: int, size: int) -> int:
-    """Cycles of CONSTANTS: the descriptor's latency, that of the arrays it points to, `size` bytes
-    of both, then the serial units per group and image, then one channel plane per cycle."""
-    serial = groups * images * (MEAN_DIVIDE_CYCLES + ROOT_CYCLES + DIVIDE_CYCLES)
-    return 2 * config.memory_latency + beats(config, size) + serial + planes * images + SCALE_CYCLES
+def normalisation(
+    config: HardwareConfig, images: int, channels: Sequence[int], groups: int, trend: bool = False
+) -> int:
+    """Cycles of the normalisation unit; `channels` of each part. A plane with one channel takes two
+    cycles; a trend needs two cycles for every word of its groups' tables and one for each group."""
+    n, first = config.group, sum(channels) // groups
+    ends = np.cumsum(channels)
+    single = np.array(channels) % n == 1
+    walk = int(ends[-1] + single.sum())
+    begin = first + int((single & (ends < first)).sum())
+    tables = groups + 2 * -(-groups // n) + TREND_FILL if trend else 0
+    return tables + begin + MOMENTS_FILL + images * walk + CHANNEL_FILL
+
+
+def constants(config: HardwareConfig, images: int, channels: Sequence[int], groups: int) -> int:
+    """Cycles of CONSTANTS: the norm record is read, then the normalisation unit runs."""
+    record = RECORD_FILL + -(-len(NORM_RECORD) // config.group)
+    return record + normalisation(config, images, channels, groups)
 
 
 def engine(config: HardwareConfig, words: int, size: int) -> int:

@@ -13,8 +13,18 @@ def rng():
     return np.random.default_rng(0)
 
 
-def cost_of(beats):
-    return (beats, beats + 10)
+LATENCY = 10
+
+
+def cost_of(landing):
+    """A load: no less than 3 cycles apart; 3 before the request, 2 behind the last beat."""
+    return (max(3, landing), 3 + LATENCY + landing + 2)
+
+
+def store_cost(*cycles):
+    """A store: its areas' last beats leave 7 cycles and `cycles` after it began them."""
+    occupied = 1 + sum(7 + c for c in cycles)
+    return (occupied, occupied + LATENCY + 1)
 
 
 def test_weights(rng):
@@ -33,7 +43,8 @@ def test_keys(rng, columns, tokens):
     for p in range(planes):
         b.put(p * stride, codes[p], "i1")
     fields = dict(plane_stride=stride, tokens=tokens, planes=planes, weight=1)
-    assert b.execute("LOAD_KEYS", **fields, transpose=0) == cost_of(planes * tokens)
+    first = max(3, tokens)
+    assert b.execute("LOAD_KEYS", **fields, transpose=0) == (2 * first, first + 15 + tokens)
     w = b.core.weight.data
     for token in range(-(-tokens // columns) * columns):
         for p in range(planes):
@@ -41,7 +52,8 @@ def test_keys(rng, columns, tokens):
             assert np.array_equal(w[1 + token // columns * planes + p, token % columns], want)
     w[:] = 99
     cost = b.execute("LOAD_KEYS", **fields, transpose=1)
-    assert cost == cost_of(planes * tokens * max(1, 16 // columns))
+    takes = tokens * max(1, 16 // columns)
+    assert cost == (2 * max(3, takes), max(3, takes) + 15 + takes)
     kp = -(-tokens // 16)
     for channel in range(planes * 16):
         for token in range(kp * 16):
@@ -95,11 +107,20 @@ def test_deltas(rng):
     b.core.accumulator.data[20:25] = values
     area = dict(address=128, list=4096, words=5, inlier_bits=3, wide_bytes=2)
     # 5 words of 16 * 4 bits are 40 bytes, 3 beats; 2 outliers are 4 bytes, 1 beat.
-    assert b.execute("STORE_DELTAS", **area, accumulator=20) == cost_of(3 + 1)
-    cost = b.execute("LOAD_DELTAS", **area, buffer=40, kind=Traffic.SPILLS)
-    assert cost == cost_of(3 + 1)
+    assert b.execute("STORE_DELTAS", **area, accumulator=20) == store_cost(4, 1)
+    load = area | {"kind": Traffic.SPILLS}
+    cost = b.execute("LOAD_DELTAS", **load, buffer=40)
+    assert cost == cost_of(5)
+    assert np.array_equal(b.core.accumulator.data[40:45], np.where(abs(values) > 4, 0, values))
+    del load["address"], load["inlier_bits"]
+    cost = b.execute("LOAD_OUTLIERS", **load, buffer=40)
+    # The last bitmap is taken in cycle 18 and counted 3 later; 2 words on 1 beat.
+    assert cost == (20 + 3, 20 + 3 + LATENCY + 2 + 2)
     assert np.array_equal(b.core.accumulator.data[40:45], values)
-    b.execute("LOAD_DELTAS", **area, buffer=2, to_mask=1, kind=Traffic.CORRECTIONS)
+    load = area | {"kind": Traffic.CORRECTIONS, "to_mask": 1, "buffer": 2}
+    b.execute("LOAD_DELTAS", **load)
+    del load["address"], load["inlier_bits"]
+    b.execute("LOAD_OUTLIERS", **load)
     assert np.array_equal(b.core.corrections.data[2:7], values)
     for kind in ("deltas", "spills", "corrections"):
         assert b.counters.traffic[kind] == 44
@@ -114,6 +135,37 @@ def test_masks(rng):
     assert b.core.segments.data[5].tolist() == segments
     b.execute("LOAD_MASK", words=1, bits=3, mask=5, residue=1)
     assert b.core.corrections.data[5].tolist() == [s - 8 * (s > 3) for s in segments]
-    assert b.execute("LOAD_MASK", words=2, bits=0, mask=5) == cost_of(0)
+    # Nothing comes from memory: done in turn, two words behind the loads before.
+    landed = 3 + LATENCY + 1
+    cost = b.execute("LOAD_MASK", words=2, bits=0, mask=5)
+    assert cost == (3, landed + 2 + 2)
     assert not b.core.segments.data[5:7].any()
     assert (b.counters.traffic["masks"], b.counters.traffic["corrections"]) == (6, 6)
+
+
+def test_bitmaps_wait_for_their_outliers():
+    b = Bench(bitmap_words=8)
+    area = dict(words=5, inlier_bits=3, wide_bytes=2)
+    with pytest.raises(Fault, match="finds no bitmaps of 5 words"):
+        b.execute("LOAD_OUTLIERS", words=5, wide_bytes=2)
+    b.execute("LOAD_DELTAS", **area)
+    with pytest.raises(Fault, match="bitmaps of 10 words of 8"):
+        b.execute("LOAD_DELTAS", **area)
+    with pytest.raises(Fault, match="finds no bitmaps of 4 words"):
+        b.execute("LOAD_OUTLIERS", words=4, wide_bytes=2)
+
+
+@pytest.mark.parametrize("name", ["LOAD_CODES", "LOAD_RAW", "LOAD_KEYS", "LOAD_MASK", "STORE_RAW"])
+def test_nothing_to_move(name):
+    entry = {"entry_bytes": 2} if name.endswith("RAW") else {}
+    with pytest.raises(Fault, match="moves no words"):
+        Bench().execute(name, **entry)
+
+
+def test_more_words_with_outliers_than_are_remembered():
+    b = Bench(bitmap_words=2)
+    b.core.accumulator.data[:6, 0] = [9, 0, 9, 0, 9, 0]
+    fields = dict(list=4096, words=6, inlier_bits=3, wide_bytes=2, accumulator=0)
+    # 48 bytes are 3 beats, the last behind the sixth word; then words 0, 2, and 3, 4, 5.
+    assert b.execute("STORE_DELTAS", **fields) == store_cost(5, 4)
+    assert b.get(4096, 3, "<i2").tolist() == [9, 9, 9]

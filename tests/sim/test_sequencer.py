@@ -37,12 +37,12 @@ def test_cycles_of_two_queues_computed_by_hand():
     )
     # 32-byte instructions at 16 bytes per cycle behind 10 cycles of latency can start in 14, 16
     # and 18.
-    # A load of 4 words of 64 bytes takes 16 beats and is done 10 cycles later; the next follows
+    # A load of 4 words of 64 bytes takes 16 beats and is done 10 + 5 cycles later; the next follows
     # its beats; the vector unit waits for the first, then takes a word per cycle and its depth.
-    first, second = (14, 14 + 16 + 10), (30, 30 + 16 + 10)
-    vector = (40, 40 + WORDS + timing.QUANTISE_FILL)
+    first, second = (14, 14 + 16 + 15), (30, 30 + 16 + 15)
+    vector = (45, 45 + WORDS + timing.QUANTISE_FILL)
     assert starts == {0: first, 1: second, 2: vector}
-    assert timeline.cycles == max(second[1], vector[1]) == 56
+    assert timeline.cycles == max(second[1], vector[1]) == 61
     assert timeline.busy == {
         "load": 32, "array": 0, "vector": WORDS + timing.QUANTISE_FILL, "store": 0, "engine": 0,
     }  # fmt: skip

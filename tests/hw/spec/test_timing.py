@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from signmask.hw.spec import timing
 from signmask.hw.spec.config import EDGE, NANO
 
@@ -25,11 +27,27 @@ def test_dispatch():
     assert heads(EDGE, [0, 110, 0, 0]) == [103, 111, 112, 113]
 
 
-def test_keys():
-    assert timing.load_keys(NANO, 64, 64, transpose=False) == 64
-    # A word of 16 channels goes to 2 words of 8 columns.
-    assert timing.load_keys(NANO, 64, 64, transpose=True) == 128
-    assert timing.load_keys(EDGE, 16, 64, transpose=True) == 64
+def test_landing():
+    assert timing.weight_chunk(NANO) == timing.weight_chunk(EDGE) == 64
+    # 10 bytes per word: 3 words on 2 beats, one word per cycle; from byte 8 on, one beat later.
+    assert timing.landing(NANO, 0, 30, 3, 10) == 3
+    assert timing.landing(NANO, 8, 30, 3, 10) == 4
+    assert timing.landing(NANO, 8, 300, 3, 100) == 20
+    assert timing.load_occupied(1) == 3
+    assert timing.load_done(NANO, 1) == 3 + 100 + 1 + 2
+    # Words of 1, 1 and 16 outliers: on beats 0, 0 and 2 of 3.
+    assert timing.list_landing(NANO, 0, np.array([2, 2, 32])) == (3, 6)
+    assert timing.list_landing(NANO, 0, np.array([2, 32, 2, 2])) == (5, 7)
+
+
+def test_store():
+    # 3 words of 10 bytes: beats leave behind the second and third word, or behind each word.
+    assert timing.store_area(NANO, 0, 30, 3) == 7 + 2
+    assert timing.store_area(NANO, 12, 30, 3) == 7 + 2
+    assert timing.store_area(NANO, 0, 64, 1) == 7 + 3
+    assert timing.store_list(NANO, 12, np.array([10, 10, 10])) == 7 + 2
+    assert timing.store_list(NANO, 0, np.array([2, 0, 0])) == 7 + 2
+    assert timing.store_done(NANO, 10) == 111
 
 
 def test_array_fill_grows_with_the_adder_tree():
