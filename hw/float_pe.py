@@ -39,6 +39,7 @@ class FloatPe(wiring.Component):
             )
         self.narrow_lanes, self.full_lanes = narrow_lanes, full_lanes
         self.integer_bits, self.separate = integer_bits, separate
+        self.modules = {name: self._arithmetic(name) for name in self._names()} if separate else {}
         weights = narrow_lanes or full_lanes
         ports: dict[str, wiring.Member] = {
             "en": In(1), "first": In(1), "weights": In(weights * BITS),
@@ -50,19 +51,6 @@ class FloatPe(wiring.Component):
                 "indices": In(full_lanes * address_bits(weights)),
             }  # fmt: skip
         super().__init__(ports)
-
-    @property
-    def modules(self) -> dict[str, wiring.Component]:
-        """Arithmetic that is emitted once and instantiated by name."""
-        found: dict[str, wiring.Component] = {
-            MULTIPLIER: Fp16Multiplier(OPERATION_STAGES),
-            ADDER: Fp16Adder(OPERATION_STAGES),
-            ACCUMULATOR: Fp16Adder(ACCUMULATE_STAGES),
-        }
-        if self.narrow_lanes:
-            narrow = NarrowMultiplier(self.integer_bits, OPERATION_STAGES)
-            found[NARROW.format(bits=self.integer_bits)] = narrow
-        return found
 
     @property
     def latency(self) -> int:
@@ -119,10 +107,21 @@ class FloatPe(wiring.Component):
         m.d.comb += [before.eq(Mux(first, 0, after)), self.result.eq(after)]
         return m
 
+    def _names(self) -> list[str]:
+        names = [MULTIPLIER, ADDER, ACCUMULATOR]
+        return [*names, NARROW.format(bits=self.integer_bits)] if self.narrow_lanes else names
+
+    def _arithmetic(self, name: str) -> Fp16Multiplier | Fp16Adder | NarrowMultiplier:
+        if name == MULTIPLIER:
+            return Fp16Multiplier(OPERATION_STAGES)
+        if name in (ADDER, ACCUMULATOR):
+            return Fp16Adder(OPERATION_STAGES if name == ADDER else ACCUMULATE_STAGES)
+        return NarrowMultiplier(self.integer_bits, OPERATION_STAGES)
+
     def _operate(self, m: Module, name: str, a: Value, b: Value) -> Value:
         """Result of the operation `name`, its stages later."""
         if not self.separate:
-            unit = self.modules[name]
+            unit = self._arithmetic(name)
             m.submodules += unit
             m.d.comb += [unit.en.eq(self.en), unit.a.eq(a), unit.b.eq(b)]
             return unit.result

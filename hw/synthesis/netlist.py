@@ -1,0 +1,244 @@
+"""From Verilog to mapped cells: yosys, then the critical path by OpenSTA."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from signmask.hw.emit import Design
+from signmask.hw.synthesis import tools
+from signmask.hw.synthesis.errors import SynthesisError
+from signmask.hw.synthesis.technology import Technology
+from signmask.hw.synthesis.verilog import bitwise_assignments
+
+SRAM_BITS = 1024  # memories of at least as many bits are SRAM, smaller ones flip-flops
+MODULE = re.compile(r"^module (\\\S+|\w+)\s*\(", re.MULTILINE)
+MAXIMUM_FANOUT = 12
+LOAD_FEMTOFARADS = 10  # on outputs, about one flip-flop's input
+# Technology mapping for delay, trees of buffers, then smaller cells wherever the target allows.
+MAP = "+strash;dch;map,-D,{delay};topo;buffer,-N,{fanout},-p;upsize,-D,{delay};dnsize,-D,{delay}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a module holds, with everything inside it: cells and flip-flops, their area in um2, and
+    bits of SRAM, which has no area here."""
+
+    area: float
+    cells: int
+    registers: int
+    memory_bits: int
+
+
+@dataclass(frozen=True)
+class Netlist:
+    """A mapped design. `parts` are its kept submodules, one each; `outside` counts instances of
+    modules that were left out. `path_ns` is the longest path, `path_kind` where it leads."""
+
+    top: Part
+    parts: Mapping[str, Part]
+    outside: Mapping[str, int]
+    path_ns: float | None
+    path_kind: str
+
+
+def synthesise(
+    design: Design,
+    library: Technology,
+    period_ns: float,
+    *,
+    divide: bool = False,
+    leave_out: Collection[str] = (),
+    folder: Path | None = None,
+) -> Netlist:
+    """Map a design to the cells of `library`, aiming at `period_ns`.
+
+    Modules in files of their own keep their bounds, and with `divide` so do the top's submodules;
+    all else is flattened. Modules in leave_out, SRAM included, are black boxes. folder: keeps the
+    files of the tools. Raises SynthesisError when a tool is missing or refuses the design.
+    """
+    tools.require("yosys", "yosys-abc", "sta")
+    library.areas  # noqa: B018 - the file must be there before yosys looks for it
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="signmask-") as made:
+            return _synthesise(design, library, period_ns, divide, leave_out, Path(made))
+    folder.mkdir(parents=True, exist_ok=True)
+    return _synthesise(design, library, period_ns, divide, leave_out, folder)
+
+
+def _synthesise(
+    design: Design, library: Technology, period_ns: float, divide: bool,
+    leave_out: Collection[str], folder: Path,
+) -> Netlist:  # fmt: skip
+    for name, text in design.sources.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    kept = {Path(name).stem for name in design.sources} - {design.top}
+    if divide:
+        kept |= _children(design)
+    boxes = (set(leave_out) & kept) | {"signmask_sram"} & kept
+    memories = _elaborate(design, kept, boxes, folder)
+    stat = _map(design.top, memories, library, period_ns, folder)
+    bits = {f"\\{name}": size for name, size in memories.items()}
+    parts = _parts(stat, bits, library)
+    top = f"\\{design.top}"
+    outside = Counter(
+        {kind.lstrip("\\"): n for kind, n in _instances(stat, top).items()
+         if kind.lstrip("\\") in boxes}
+    )  # fmt: skip
+    path_ns, path_kind = _critical_path(design.top, library, period_ns, folder)
+    shown = {
+        name.lstrip("\\").removeprefix(f"{design.top}."): part
+        for name, part in parts.items()
+        if name.lstrip("\\") in kept - boxes
+    }
+    return Netlist(parts[top], shown, outside, path_ns, path_kind)
+
+
+def _children(design: Design) -> set[str]:
+    """Submodules directly inside the top, as Amaranth names them."""
+    names = (name.lstrip("\\") for name in MODULE.findall(design.sources[f"{design.top}.v"]))
+    prefix = f"{design.top}."
+    return {name for name in names if name.startswith(prefix) and "." not in name[len(prefix) :]}
+
+
+def _elaborate(
+    design: Design, kept: Collection[str], boxes: Collection[str], folder: Path
+) -> dict[str, int]:
+    """Read and flatten the design; returns the memories to be SRAM: submodule and bits."""
+    lines = [f"read_verilog {name}" for name in sorted(design.sources)]
+    lines += [f"blackbox {name}" for name in sorted(boxes)]
+    lines.append(f"hierarchy -check -top {design.top}")
+    lines += [
+        f"setattr -mod -set keep_hierarchy 1 {name}" for name in sorted(set(kept) - set(boxes))
+    ]
+    lines += [
+        "proc", "flatten", "opt_expr", "opt_clean", "opt -nodffe -nosdff", "memory -nomap",
+        "opt_clean -purge", "write_rtlil flat.il", "write_json flat.json",
+    ]  # fmt: skip
+    _yosys(lines, folder, "elaborate")
+    modules = json.loads((folder / "flat.json").read_text(encoding="utf-8"))["modules"]
+    memories, lines = {}, []
+    for module, body in modules.items():
+        for cell, facts in body["cells"].items():
+            if facts["type"] != "$mem_v2":
+                continue
+            parameters = {k: int(str(v), 2) for k, v in facts["parameters"].items()
+                          if k in ("SIZE", "WIDTH", "WR_PORTS")}  # fmt: skip
+            size = parameters["SIZE"] * parameters["WIDTH"]
+            if size >= SRAM_BITS and parameters["WR_PORTS"]:
+                name = f"sram_{len(memories)}"
+                memories[name] = size
+                lines += [f"cd {module}", f"submod -name {name} c:{cell}", "cd"]
+    (folder / "submodules.ys").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return memories
+
+
+def _map(
+    top: str, memories: Collection[str], library: Technology, period_ns: float, folder: Path
+) -> dict[str, Any]:
+    """Map to cells; leaves netlist.v, and returns yosys' statistics by module."""
+    script = MAP.format(delay=round(1000 * period_ns), fanout=MAXIMUM_FANOUT)
+    lines = [
+        "read_rtlil flat.il",
+        "script submodules.ys",
+        *(f"blackbox {name}" for name in memories),
+        f"synth -noabc -run coarse: -top {top}",
+        f"dfflibmap -liberty {library.liberty}",
+        f"abc -liberty {library.liberty} -constr drive.constr -script {script}",
+        "setundef -zero",
+        "opt_clean -purge",
+        "tee -q -o stat.json stat -json",
+        "rename -hide",
+        "splitnets",
+        "opt_clean -purge",
+        "write_verilog -noattr -noexpr -nohex mapped.v",
+    ]
+    # Without a driving cell ABC leaves the nets of flip-flops and ports unbuffered.
+    drive = f"set_driving_cell {library.buffer}\nset_load {LOAD_FEMTOFARADS}\n"
+    (folder / "drive.constr").write_text(drive, encoding="utf-8")
+    _yosys(lines, folder, "map")
+    return dict(json.loads((folder / "stat.json").read_text(encoding="utf-8"))["modules"])
+
+
+def _yosys(lines: list[str], folder: Path, name: str) -> None:
+    (folder / f"{name}.ys").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tools.run(["yosys", "-q", "-l", f"{name}.log", f"{name}.ys"], folder)
+
+
+def _instances(stat: Mapping[str, Any], top: str) -> Counter[str]:
+    """Number of cells of each type below `top`, through all modules."""
+    total: Counter[str] = Counter()
+    for kind, number in stat[top]["num_cells_by_type"].items():
+        inner = kind if kind in stat else f"\\{kind}"
+        total[kind] += number
+        if inner in stat:
+            for deeper, count in _instances(stat, inner).items():
+                total[deeper] += number * count
+    return total
+
+
+def _parts(
+    stat: Mapping[str, Any], memory_bits: Mapping[str, int], library: Technology
+) -> dict[str, Part]:
+    """Totals of every module, those of the modules inside it included."""
+    areas, registers = library.areas, library.registers
+    found = {}
+    for module in stat:
+        inside = _instances(stat, module)
+        unknown = [kind for kind in inside if kind.startswith("$")]
+        if unknown:
+            raise SynthesisError(
+                f"yosys left {unknown[0]} in {module}, which {library.name} has no cell for; "
+                "choose another library."
+            )
+        cells = {kind: n for kind, n in inside.items() if kind in areas}
+        named = {f"\\{kind}".replace("\\\\", "\\"): n for kind, n in inside.items()}
+        found[module] = Part(
+            area=sum(areas[kind] * n for kind, n in cells.items()),
+            cells=sum(cells.values()),
+            registers=sum(n for kind, n in cells.items() if kind in registers),
+            memory_bits=sum(memory_bits.get(kind, 0) * n for kind, n in named.items()),
+        )
+    return found
+
+
+def _critical_path(
+    top: str, library: Technology, period_ns: float, folder: Path
+) -> tuple[float | None, str]:
+    """Longest path in ns and its kind: inputs arrive with the clock edge, outputs are wanted with
+    the next; the clock is ideal and wires are free. None for a design without paths."""
+    text = (folder / "mapped.v").read_text(encoding="utf-8")
+    (folder / "netlist.v").write_text(bitwise_assignments(text), encoding="utf-8")
+    (folder / "timing.tcl").write_text(
+        f"read_liberty {library.liberty}\n"
+        "read_verilog netlist.v\n"
+        f"link_design {top}\n"
+        f"create_clock -name clk -period {period_ns} [get_ports -quiet clk]\n"
+        "set_input_delay 0 -clock clk [all_inputs]\n"
+        "set_output_delay 0 -clock clk [all_outputs]\n"
+        "report_checks -path_delay max -format full -digits 4\n"
+        "exit\n",
+        encoding="utf-8",
+    )
+    said = tools.run(["sta", "-no_splash", "-exit", "timing.tcl"], folder)
+    (folder / "timing.log").write_text(said, encoding="utf-8")
+    slack = re.search(r"^\s*(-?[\d.]+)\s+slack", said, re.MULTILINE)
+    if slack is None:
+        if "Error" in said or "No paths" not in said:
+            raise SynthesisError(f"OpenSTA gave no path of '{top}':\n{said[-1500:]}")
+        return None, "no path"
+    start, end = ("input" if "input" in said_of else "register" if "flip-flop" in said_of
+                  else "output" for said_of in _ends(said))  # fmt: skip
+    return period_ns - float(slack[1]), f"{start} to {end}"
+
+
+def _ends(report: str) -> tuple[str, str]:
+    """What OpenSTA says of the path's ends."""
+    start = re.search(r"Startpoint:(.*?)Endpoint:(.*?)Path Group", report, re.DOTALL)
+    return (start[1], start[2]) if start else ("", "")
