@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from signmask.hw.spec import timing
-from signmask.hw.spec.isa import BOUNDARY_FIELDS, LOOPS, Traffic, unpack_descriptor
+from signmask.hw.spec.isa import LOOPS, NORM_RECORD, unpack_descriptor
 from signmask.sim import arithmetic
 from signmask.sim.activation import Activation
 from signmask.sim.core import Core, Cost, Execute, Fields
 from signmask.sim.dma import fit_parameters
 from signmask.sim.errors import Fault
-from signmask.sim.normalisation import Normalisation, Part
+from signmask.sim.normalisation import Normalisation, normalised_parts
 from signmask.sim.outlier_selector import OutlierSelector
 
 UNSCALED_SHIFT = 63  # REQUANTISE takes the accumulator as it is
@@ -92,27 +92,27 @@ class Sfu:
 
     def constants(self, f: Fields) -> Cost:
         """Live normalisation constants from the sums that REQUANTISE left."""
-        core, n = self.core, self.core.config.group
-        fields = core.memory.read(f["descriptor"], len(BOUNDARY_FIELDS), "i8")
-        d = unpack_descriptor(BOUNDARY_FIELDS, fields)
+        parameter, config = self.core.parameter, self.core.config
+        n = config.group
+        record = parameter.read(f["record"], -(-len(NORM_RECORD) // n))
+        d = unpack_descriptor(NORM_RECORD, record.reshape(-1)[: len(NORM_RECORD)])
         images, planes = d["images"], d["planes"]
-        parts = tuple(Part(d[f"planes_{i}"], d[f"channels_{i}"]) for i in range(d["parts"]))
+        parts = normalised_parts(d, n)
         sums = np.concatenate(
             [
-                core.parameter.read(f[f"sums_{i}"], 2 * part.planes * images)
+                parameter.read(f[f"sums_{i}"], 2 * part.planes * images)
                 for i, part in enumerate(parts)
             ]
         ).reshape(planes, images, 2, n)
         normalisation = Normalisation(
             d, parts, n,
-            core.memory.read(d["norm_gain"], planes * n, "i8"),
-            core.memory.read(d["norm_offset"], planes * n, "i8"),
+            parameter.read(f["gain"], planes).reshape(-1),
+            parameter.read(f["offset"], planes).reshape(-1),
         )  # fmt: skip
         a, b = normalisation.constants(normalisation.moments(sums))
-        core.parameter.write(f["constants"], fit_parameters(np.stack([a, b], 2).reshape(-1, n)))
-        size = fields.nbytes + 2 * planes * n * 8
-        core.counters.move(Traffic.PARAMETERS, size)
-        cycles = timing.constants(core.config, d["groups"], images, planes, size)
+        parameter.write(f["constants"], fit_parameters(np.stack([a, b], 2).reshape(-1, n)))
+        channels = [part.channels for part in parts]
+        cycles = timing.constants(config, images, channels, d["groups"])
         return Cost(cycles, cycles)
 
     def _raw_constants(self, f: Fields, planes: int, images: int) -> tuple[np.ndarray, np.ndarray]:

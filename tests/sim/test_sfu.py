@@ -5,7 +5,7 @@ import pytest
 
 from signmask.hw.spec import numerics as scalar
 from signmask.hw.spec import timing
-from signmask.hw.spec.isa import BOUNDARY_FIELDS, LOOPS, pack_descriptor
+from signmask.hw.spec.isa import LOOPS, NORM_RECORD, pack_descriptor
 from tests.sim.programs import CONFIG, Bench
 
 PLANES, IMAGES, POSITIONS, N = 2, 2, 3, 16
@@ -175,18 +175,19 @@ def test_constants(rng):
     """Two parts, each with padding, in groups that straddle the parts."""
     b, images = Bench(), 2
     groups, count = 3, 40
-    d = dict(images=images, positions=4, planes=3, channels=30, parts=2, groups=groups, count=count,
-             epsilon=17, gain_shift=20, mean_shift=9, norm_gain=1024, norm_offset=2048,
-             planes_0=2, planes_1=1, channels_0=20, channels_1=10)  # fmt: skip
-    b.put(64, pack_descriptor(BOUNDARY_FIELDS, d), "<i8")
-    gain, offset = rng.integers(-(1 << 20), 1 << 20, (2, 3, N))
-    b.put(1024, gain, "<i8")
-    b.put(2048, offset, "<i8")
+    d = dict(images=images, planes=3, parts=2, groups=groups, count=count, epsilon=17,
+             gain_shift=20, mean_shift=9, planes_0=2, planes_1=1, channels_0=20,
+             channels_1=10)  # fmt: skip
+    b.core.parameter.data[60] = pack_descriptor(NORM_RECORD, d)
+    b.core.parameter.data[64:70] = rng.integers(-(1 << 20), 1 << 20, (6, N))
+    gain, offset = b.core.parameter.data[64:67], b.core.parameter.data[67:70]
     y = rng.integers(-50, 50, (3, images, 4, N))
     sums = np.stack([y.sum(2), (y * y).sum(2)], 2)
     b.core.parameter.data[5 : 5 + 8] = sums[:2].reshape(-1, N)
     b.core.parameter.data[40 : 40 + 4] = sums[2:].reshape(-1, N)
-    cost = b.execute("CONSTANTS", descriptor=64, sums_0=5, sums_1=40, constants=100)
+    cost = b.execute(
+        "CONSTANTS", record=60, gain=64, offset=67, sums_0=5, sums_1=40, constants=100
+    )
     got = b.core.parameter.data[100:112].reshape(3, images, 2, N)
     valid = [divmod(c, N) for c in range(20)] + [(2, c) for c in range(10)]
     for i in range(images):
@@ -201,9 +202,7 @@ def test_constants(rng):
                 )
     assert not got[1, :, :, 4:].any()
     assert not got[2, :, :, 10:].any()
-    size = 8 * len(BOUNDARY_FIELDS) + 2 * 8 * 3 * N
-    assert b.counters.traffic["parameters"] == size
-    assert cost.done == timing.constants(CONFIG, groups, images, 3, size)
+    assert cost.done == timing.constants(CONFIG, images, (20, 10), groups)
 
 
 def test_softmax_and_its_product(rng):

@@ -66,10 +66,16 @@ def test_vector():
     assert timing.softmax(64) == 3 * 64 + timing.DIVIDE_CYCLES + timing.SOFTMAX_FILL
 
 
-def test_constants():
-    serial = timing.MEAN_DIVIDE_CYCLES + timing.ROOT_CYCLES + timing.DIVIDE_CYCLES
-    cycles = timing.constants(NANO, groups=8, images=2, planes=4, size=1600)
-    assert cycles == 200 + 100 + 16 * serial + 8 + timing.SCALE_CYCLES
+def test_normalisation():
+    assert timing.MOMENTS_FILL + timing.CHANNEL_FILL == 67
+    # 64 channels behind the 8 of the first group.
+    assert timing.normalisation(NANO, 1, [64], 8) == 8 + 64 + 67
+    assert timing.normalisation(NANO, 3, [64], 8) == 8 + 3 * 64 + 67
+    # The single channel of each part's last plane takes two cycles, one within the first group.
+    assert timing.normalisation(NANO, 1, [17, 33], 2) == 25 + 1 + 52 + 67
+    assert timing.normalisation(NANO, 1, [64], 32, trend=True) == 32 + 4 + 4 + 2 + 64 + 67
+    assert timing.constants(NANO, 1, [64], 8) == 3 + 8 + 64 + 67
+    assert timing.constants(replace(NANO, group=8), 1, [64], 8) == 4 + 8 + 64 + 67
 
 
 def test_engine_is_bound_by_words_or_bytes():
