@@ -103,18 +103,18 @@ def run(
     testcase: str | None = None,
     env: Mapping[str, str] | None = None,
     plusargs: Sequence[str] = (),
-    waves: bool = False,
+    waves: Path | None = None,
 ) -> str:
     """Run cocotb tests on a build and return the log.
 
     test_module: a Python file, or the name of a module that can be imported. testcase: name of one
-    test, else all. env: further environment variables. waves: write dump.fst beside the build (the
-    build must have been made with waves). Raises RtlError with the end of the log when a test fails
+    test, else all. env: further environment variables. waves: file for a trace, FST (the build must
+    have been made with waves). Raises RtlError with the end of the log when a test fails
     or there was none.
     """
     if waves and not build.waves:
         raise RtlError(f"build '{build.top}' has no traces; build it with waves=True.")
-    extra = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(env or {})}
+    extra = {"PYTHONPATH": python_path(), **(env or {})}
     if isinstance(test_module, Path):
         extra["PYTHONPATH"] = f"{test_module.parent}{os.pathsep}{extra['PYTHONPATH']}"
         test_module = test_module.stem
@@ -143,15 +143,15 @@ def command(
     testcase: str | None,
     env: Mapping[str, str],
     plusargs: Sequence[str],
-    waves: bool = False,
+    waves: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Command line and whole environment of a simulation that runs cocotb tests."""
     runner = _runner(env)
     runner.build_dir, runner.sim_hdl_toplevel = build.folder, build.top
     runner.test_module, runner.hdl_toplevel_lang = test_module, "verilog"
-    runner.pre_cmd, runner.waves, runner.gui = None, waves, False
+    runner.pre_cmd, runner.waves, runner.gui = None, waves is not None, False
     runner.plusargs = list(plusargs)
-    runner.test_args = ["--trace-file", str(build.folder / "dump.fst")] if waves else []
+    runner.test_args = ["--trace-file", str(waves)] if waves else []
     if testcase is not None:
         runner.env["COCOTB_TEST_FILTER"] = rf"\.{re.escape(testcase)}$"
     runner._set_env_test()
@@ -251,13 +251,12 @@ def compile_sources(build: Build, sources: Mapping[str, str], fast: bool) -> Non
     log = build.folder / "build.log"
     arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-assign", "fast", "--x-initial", "0"]
     arguments += ["-O3"] if fast else []
-    arguments += ["--trace-fst"] if build.waves else []
     try:
         _runner(tool_environment(fast)).build(
             sources=[build.folder / name for name in verilog],
             build_args=arguments + [str(build.folder / name) for name in cpp],
             hdl_toplevel=build.top, build_dir=build.folder, log_file=log,
-            timescale=("1ns", "1ps"),
+            timescale=("1ns", "1ps"), waves=build.waves,
         )  # fmt: skip
     except (SystemExit, RuntimeError) as error:
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
@@ -279,6 +278,11 @@ def failures(results: Path) -> list[str] | None:
     ]
 
 
+def python_path() -> str:
+    """PYTHONPATH that gives a child process the modules of this one."""
+    return os.pathsep.join(filter(None, sys.path))
+
+
 def tail(text: str) -> str:
     """The last lines of a log."""
     return "\n".join(text.splitlines()[-LOG_LINES:])
@@ -297,7 +301,8 @@ def _runner(environment: Mapping[str, str]) -> Any:
         def _build_command(self) -> list[list[str]]:
             commands = super()._build_command()
             # Every signal public would switch most of Verilator's optimisations off.
-            commands[0] = [word for word in commands[0] if word != "--public-flat-rw"]
+            words = [word for word in commands[0] if word != "--public-flat-rw"]
+            commands[0] = ["--trace-fst" if word == "--trace" else word for word in words]
             return commands  # type: ignore[no-any-return]
 
         def _simulator_in_path_build_only(self) -> None:
