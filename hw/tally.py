@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -73,7 +73,7 @@ class Tally(wiring.Component):
         with m.If(self.clear):
             m.d.sync += counted.eq(0)
         with m.Elif(adds):
-            m.d.sync += counted.bit_select(place, 1).eq(1)
+            m.d.sync += counted.eq(counted | (Const(1, self.entries) << place))
         with m.If(self.read_en):
             m.d.sync += self.counted.eq(counted.bit_select(self.read_index, 1))
         m.d.comb += self.values.eq(Mux(self.counted, shown.data, 0))
