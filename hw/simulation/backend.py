@@ -14,6 +14,7 @@ from signmask.hw.simulation import memory, runner
 from signmask.hw.simulation.bench import bench, latencies
 from signmask.hw.simulation.operations import Operations
 from signmask.hw.simulation.process import Simulation
+from signmask.hw.simulation.trace import InstructionTrace, Trace
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.container import Program
 from signmask.hw.spec.isa import Queue
@@ -38,7 +39,8 @@ class RtlMachine:
 
     `memory` is the content of memory (uint8, the instructions behind the memory map), `last` the
     index of the step executed last or None. stall_seed: stall all memory channels at random; cycles
-    then mean nothing. waves: file for a trace of all signals (FST), complete after `close`.
+    then mean nothing. `trace(index, instruction, start, done)` is called for every instruction
+    after its step, in order. waves: file for a trace of all signals (FST), complete after `close`.
     Raises RtlError for a program without code, when tools are missing, and when a step fails.
     """
 
@@ -47,6 +49,7 @@ class RtlMachine:
         program: Program,
         *,
         stall_seed: int | None = None,
+        trace: Trace | None = None,
         waves: Path | None = None,
     ) -> None:
         network, config = program.network, program.config
@@ -67,6 +70,9 @@ class RtlMachine:
             self._file.plusarg,
             *memory.plusargs(config.memory_latency, latencies(config), stall_seed, STALL_PERCENT),
         ]
+        self._trace = InstructionTrace(program.code, trace) if trace is not None else None
+        if self._trace is not None:
+            plusargs.append(f"+trace={self._trace.path}")
         self._simulation = Simulation(build_system(config, waves is not None), plusargs, waves)
         self.last: int | None = None
         self._dense_before = False
@@ -80,6 +86,8 @@ class RtlMachine:
         """End the simulation."""
         self._simulation.close()
         self._file.close()
+        if self._trace is not None:
+            self._trace.close()
 
     def dense_step(self, index: int, codes: np.ndarray) -> StepResult:
         """Step `index` on int8 input codes (batch, height, width, channels); all state is new."""
@@ -126,6 +134,8 @@ class RtlMachine:
                 f"phase '{phase}' has an instruction with an unknown opcode; compile the program "
                 "again."
             )
+        if self._trace is not None:
+            self._trace.report(phase, found["CYCLES"])
         self.last, self._dense_before = index, phase == "dense"
         return StepResult(
             self._read_output(), self._counters(found), found["CYCLES"],

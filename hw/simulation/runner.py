@@ -292,7 +292,7 @@ def _runner(environment: Mapping[str, str]) -> Any:
     """cocotb's runner for Verilator with the given environment, without public internals."""
     from cocotb_tools.runner import Verilator
 
-    class Runner(Verilator):  # type: ignore[misc]
+    class Runner(Verilator):
         def __init__(self) -> None:
             super().__init__()
             # Errors are raised with the end of the log; commands are in the log.
@@ -303,7 +303,7 @@ def _runner(environment: Mapping[str, str]) -> Any:
             # Every signal public would switch most of Verilator's optimisations off.
             words = [word for word in commands[0] if word != "--public-flat-rw"]
             commands[0] = ["--trace-fst" if word == "--trace" else word for word in words]
-            return commands  # type: ignore[no-any-return]
+            return commands
 
         def _simulator_in_path_build_only(self) -> None:
             self.executable = str(verilator_root() / "bin" / "verilator")
