@@ -12,13 +12,14 @@ TORCH := torch==2.13.0
 
 DEMO := signmask compare fashion-silu --steps 20 --images 8 --batch 2 --out build/demo
 WORKERS ?= 2
+PROGRAMS ?= 500
 
 # Two busy OpenMP pools on two cores spend their time waiting for each other.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test fuzz lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -31,6 +32,9 @@ test: $(VENV)/.test ## set up, then lint, type check and test
 	$(MAKE) --no-print-directory lint || status=1; \
 	$(BIN)/python -m pytest -n $(WORKERS) || status=1; \
 	exit $$status
+
+fuzz: $(VENV)/.test ## 500 random programs: RTL against simulator against golden model
+	$(BIN)/python -m tests.fuzz --programs $(PROGRAMS)
 
 lint: $(VENV)/.test ## ruff and mypy
 	@status=0; \
