@@ -23,6 +23,7 @@ from signmask.hw.rounding import (
     partial_products,
     saturate,
     shift_round,
+    tree_sum,
 )
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.isa import LOOPS
@@ -86,8 +87,6 @@ class RawActivation(wiring.Component):
         breaks: list[Signal], slopes: Array, intercepts: Array,
     ) -> tuple[Signal, Signal]:  # fmt: skip
         """Pipeline of one lane; returns its code and segment registers."""
-        low = Signal(signed(PRODUCT_BITS), name=f"gain_low_{lane}")
-        high = Signal(signed(PRODUCT_BITS), name=f"gain_high_{lane}")
         b_1 = Signal(signed(ENTRY_BITS), name=f"b_{lane}")
         exact = Signal(signed(PRODUCT_BITS + 1), name=f"exact_z_{lane}")
         z_3, z_4, z_5 = (Signal(signed(Z_BITS), name=f"z_{lane}_{k}") for k in (3, 4, 5))
@@ -95,12 +94,14 @@ class RawActivation(wiring.Component):
         slope = Signal(signed(SLOPE_BITS), name=f"slope_{lane}")
         intercept_5 = Signal(signed(ENTRY_BITS), name=f"intercept_{lane}_5")
         intercept_6 = Signal(signed(ENTRY_BITS), name=f"intercept_{lane}_6")
-        slope_low = Signal(signed(Z_BITS + SLOPE_BITS), name=f"slope_low_{lane}")
-        slope_high = Signal(signed(Z_BITS + SLOPE_BITS), name=f"slope_high_{lane}")
         exact_code = Signal(signed(ENTRY_BITS + 2), name=f"exact_code_{lane}")
         code = Signal(signed(CODE_BITS), name=f"code_{lane}")
         gain_low, gain_high = partial_products(y, a[:GAIN_BITS])
+        low = Signal(gain_low.shape(), name=f"gain_low_{lane}")
+        high = Signal(gain_high.shape(), name=f"gain_high_{lane}")
         z_low, z_high = partial_products(z_5, slope)
+        slope_low = Signal(z_low.shape(), name=f"slope_low_{lane}")
+        slope_high = Signal(z_high.shape(), name=f"slope_high_{lane}")
         rounded = Signal(signed(ENTRY_BITS + 2), name=f"rounded_{lane}")
         m.d.comb += rounded.eq(shift_round(exact_code, self.code_shift))
         with m.If(self.en):
@@ -108,7 +109,7 @@ class RawActivation(wiring.Component):
                 low.eq(gain_low), high.eq(gain_high), b_1.eq(b),
                 exact.eq(join_products(low, high) + b_1),
                 z_3.eq(saturate(shift_round(exact, self.z_shift), Z_BITS)),
-                z_4.eq(z_3), segment[0].eq(sum(z_3 >= edge for edge in breaks)),
+                z_4.eq(z_3), segment[0].eq(tree_sum(z_3 >= edge for edge in breaks)),
                 z_5.eq(z_4), slope.eq(slopes[segment[0]]), intercept_5.eq(intercepts[segment[0]]),
                 slope_low.eq(z_low), slope_high.eq(z_high), intercept_6.eq(intercept_5),
                 exact_code.eq(join_products(slope_low, slope_high) + intercept_6),
@@ -174,8 +175,6 @@ class MaskedActivation(wiring.Component):
         slopes: Array, shift: Signal, carry: Signal,
     ) -> tuple[Signal, Signal]:  # fmt: skip
         """Pipeline of one lane; returns its delta and residue registers."""
-        low = Signal(signed(PRODUCT_BITS), name=f"gain_low_{lane}")
-        high = Signal(signed(PRODUCT_BITS), name=f"gain_high_{lane}")
         exact = Signal(signed(PRODUCT_BITS), name=f"exact_dz_{lane}")
         dz = Signal(signed(Z_BITS), name=f"dz_{lane}")
         segments = [Signal(SEGMENT_BITS, name=f"segment_{lane}_{k}") for k in (1, 2)]
@@ -183,14 +182,16 @@ class MaskedActivation(wiring.Component):
         corrections = [
             Signal(signed(CODE_BITS), name=f"correction_{lane}_{k}") for k in range(1, 6)
         ]
-        slope_low = Signal(signed(Z_BITS + SLOPE_BITS), name=f"slope_low_{lane}")
-        slope_high = Signal(signed(Z_BITS + SLOPE_BITS), name=f"slope_high_{lane}")
         product = Signal(signed(Z_BITS + SLOPE_BITS), name=f"product_{lane}")
         change = Signal(signed(Z_BITS + SLOPE_BITS + 1), name=f"change_{lane}")
         delta = Signal(signed(DELTA_BITS), name=f"delta_{lane}")
         residue = Signal(signed(CODE_BITS), name=f"residue_{lane}")
         gain_low, gain_high = partial_products(dy, gain[:GAIN_BITS])
+        low = Signal(gain_low.shape(), name=f"gain_low_{lane}")
+        high = Signal(gain_high.shape(), name=f"gain_high_{lane}")
         dz_low, dz_high = partial_products(dz, slope)
+        slope_low = Signal(dz_low.shape(), name=f"slope_low_{lane}")
+        slope_high = Signal(dz_high.shape(), name=f"slope_high_{lane}")
         with m.If(self.en):
             m.d.sync += [
                 low.eq(gain_low), high.eq(gain_high),

@@ -1,6 +1,8 @@
-"""Expressions that every datapath shares: rounding shift, saturation, split products."""
+"""Expressions that the datapaths share: rounding shift, saturation, split products, sums."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from amaranth import Cat, Const, Mux, Value
 
@@ -30,10 +32,19 @@ def partial_products(value: Value, multiplier: Value, split: int = SPLIT) -> tup
 
 def join_products(low: Value, high: Value, split: int = SPLIT) -> Value:
     """The product of `partial_products`."""
-    return low + (high << split)
+    return low + high.shift_left(split)
 
 
 def lanes_of(word: Value, count: int) -> list[Value]:
     """`word` as `count` signed entries of equal width, lane 0 in the lowest bits."""
     width = len(word) // count
     return [word[i * width : (i + 1) * width].as_signed() for i in range(count)]
+
+
+def tree_sum(values: Iterable[Value]) -> Value:
+    """Sum of at least one value, as a balanced tree of adders."""
+    terms = list(values)
+    while len(terms) > 1:
+        pairs = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
+        terms = pairs + terms[2 * len(pairs) :]
+    return terms[0]

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from signmask.hw.group_encoder import GroupEncoder
 from signmask.hw.ports import DeltaEvent
-from signmask.hw.rounding import lanes_of
+from signmask.hw.rounding import lanes_of, tree_sum
 from signmask.hw.sfu.operation import RAW_BITS, delays
 from signmask.hw.sfu.word_counter import WORD, Word
 from signmask.hw.spec.config import HardwareConfig
@@ -101,5 +101,5 @@ class Differencing(wiring.Component):
     def _ones(self, m: Module, name: str, bits: Value) -> Signal:
         """Number of bits that are set."""
         count = Signal(range(self.lanes + 1), name=name)
-        m.d.comb += count.eq(sum(bits))
+        m.d.comb += count.eq(tree_sum(bits))
         return count

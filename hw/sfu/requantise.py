@@ -5,7 +5,13 @@ from __future__ import annotations
 from amaranth import Cat, Const, Module, Mux, Signal, signed
 
 from signmask.hw.instruction import fields, opcode
-from signmask.hw.rounding import join_products, lanes_of, partial_products, shift_round
+from signmask.hw.rounding import (
+    join_products,
+    lanes_of,
+    partial_products,
+    shift_round,
+    tree_sum,
+)
 from signmask.hw.sfu.operation import ENTRY_BITS, RAW_BITS, Operation, delays
 from signmask.hw.sfu.word_counter import WORD, Word, WordCounter
 from signmask.hw.spec.config import HardwareConfig
@@ -146,8 +152,6 @@ class Requantise(Operation):
             lanes_of(port.data, n)[lane]
             for port in (self.parameter_0, self.parameter_1, self.parameter_2)
         )
-        low = Signal(signed(PRODUCT_BITS), name=f"low_{lane}")
-        high = Signal(signed(PRODUCT_BITS), name=f"high_{lane}")
         raw_2 = Signal(signed(RAW_BITS), name=f"raw_{lane}")
         offset = [Signal(signed(OFFSET_BITS), name=f"offset_{lane}_{i}") for i in (2, 3, 4)]
         product = Signal(signed(PRODUCT_BITS), name=f"product_{lane}")
@@ -157,6 +161,8 @@ class Requantise(Operation):
         changed = Signal(name=f"changed_{lane}")
         chosen = Mux(replaces, multiplier, scale[: MULTIPLIER_BITS - 1].as_signed())
         product_low, product_high = partial_products(raw, chosen, SPLIT)
+        low = Signal(product_low.shape(), name=f"low_{lane}")
+        high = Signal(product_high.shape(), name=f"high_{lane}")
         with m.If(ages[1].valid):
             m.d.sync += [
                 low.eq(product_low), high.eq(product_high), raw_2.eq(raw),
@@ -208,7 +214,7 @@ class Requantise(Operation):
             ]  # fmt: skip
         with m.If(ages[8].valid):
             m.d.sync += [
-                square.eq(low + (cross << (HALF + 1)) + (high[:HALF] << RAW_BITS)),
+                square.eq(low + cross.shift_left(HALF + 1) + high[:HALF].shift_left(RAW_BITS)),
                 y[2].eq(y[1]),
             ]
         with m.If(ages[9].valid):
@@ -220,11 +226,12 @@ class Requantise(Operation):
 
     def _count(self, m: Module, f: dict[str, Signal], changed: list[Signal], word: Word) -> None:
         """Saturated lanes of a word, padding of the last plane apart."""
-        counted = Cat(
-            bit & (~word.last_plane | (lane < f["lanes"])) for lane, bit in enumerate(changed)
-        )
         count = Signal(range(self.lanes + 1))
-        m.d.comb += count.eq(sum(counted))
+        m.d.comb += count.eq(
+            tree_sum(
+                bit & (~word.last_plane | (lane < f["lanes"])) for lane, bit in enumerate(changed)
+            )
+        )
         with m.If(word.valid & (count != 0)):
             m.d.comb += [
                 self.saturated.valid.eq(1), self.saturated.index.eq(f["stream"]),

@@ -83,7 +83,7 @@ class WordCounter(wiring.Component):
         rest = Signal(FRAME_BITS + 2)
         count = Signal(range(FRAME_DIVIDE_CYCLES + 1))
         trial = Signal(FRAME_BITS + 2)
-        m.d.comb += [known.eq(count == 0), trial.eq((rest << 2) | quotient[-2:])]
+        m.d.comb += [known.eq(count == 0), trial.eq(rest.shift_left(2) | quotient[-2:])]
         with m.If(self.start):
             m.d.sync += [quotient.eq(self.words), rest.eq(0), count.eq(FRAME_DIVIDE_CYCLES)]
         with m.Elif(~known):
@@ -92,5 +92,5 @@ class WordCounter(wiring.Component):
             for k in range(4):
                 with m.If(trial >= k * frames):
                     m.d.comb += [digit.eq(k), below.eq(trial - k * frames)]
-            m.d.sync += [quotient.eq((quotient << 2) | digit), rest.eq(below)]
+            m.d.sync += [quotient.eq(quotient.shift_left(2) | digit), rest.eq(below)]
         return quotient
