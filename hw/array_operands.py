@@ -137,4 +137,3 @@ class ArrayOperands(wiring.Component):
 def _beyond(coordinate: Value, size: Value) -> Value:
     """Whether a signed coordinate is outside 0 .. size - 1."""
     return coordinate[-1] | (coordinate[:-1] >= size)
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -74,10 +74,8 @@ class ArrayResults(wiring.Component):
         m.d.comb += self.done.eq(done)
         clear = ending & ~self.accumulate
         chosen = [then_part == p for p in range(parts)]
-        lanes = [
-            Mux(clear, Cat(chosen[: p + 1]).any(), chosen[p]) for p in range(parts)
-        ]
-        per_part = config.group // parts
+        lanes = [Mux(clear, Cat(chosen[: p + 1]).any(), chosen[p]) for p in range(parts)]
+        per_part, row_bits = config.group // parts, config.columns * ACCUMULATOR_BITS
         for r in range(config.rows):
             total, initial = getattr(self, f"total_{r}"), getattr(self, f"initial_{r}")
             reads = []
@@ -100,7 +98,7 @@ class ArrayResults(wiring.Component):
             with m.Switch(now[1]):
                 for p in range(parts):
                     with m.Case(p):
-                        m.d.comb += initial.eq(Cat(reads)[p * len(initial) : (p + 1) * len(initial)])
+                        m.d.comb += initial.eq(Cat(reads)[p * row_bits : (p + 1) * row_bits])
         return m
 
     def _delayed(self, m: Module, name: str, *values: Value) -> list[Signal]:

@@ -51,9 +51,9 @@ class OutlierSelector(wiring.Component):
         return self.mix.module.replace("pe", "outlier_selector", 1)
 
     def elaborate(self, platform: object) -> Module:
-        """Three register stages; `more` alone is reset, other registers follow it."""
+        """Three register stages; only outputs are reset, other registers are read behind them."""
         m = Module()
-        mix, n = self.mix, self.mix.group
+        n = self.mix.group
         given = Mux(self.outside, Cat(*[self.padding] * n), self.operands)
         held = Signal(n * DELTA_BITS, reset_less=True)
         outlier = Signal(n, reset_less=True)
@@ -129,14 +129,16 @@ class OutlierSelector(wiring.Component):
     ) -> tuple[list[Value], list[Value]]:
         """Lane indices and operands of the outliers of this pass, zeros where there is none."""
         mix = self.mix
-        indices, values = [], []
+        indices: list[Value] = []
+        values: list[Value] = []
         for j in range(mix.full_lanes):
             due = Signal.like(ranks[0], name=f"due_{j}")
             m.d.comb += due.eq(Mux(by_digits, 0, self.place * mix.full_lanes + j + 1))
             hits = Signal(mix.group, name=f"hits_{j}")
             m.d.comb += hits.eq(Cat((rank == due) & (due != 0) for rank in ranks))
-            indices.append(_any(Mux(hits[i], Const(i, mix.index_bits), 0) for i in range(mix.group)))
-            values.append(_any(Mux(hits[i], word, 0) for i, word in enumerate(words)))
+            numbers = [Const(i, mix.index_bits) for i in range(mix.group)]
+            for found, choices in ((indices, numbers), (values, words)):
+                found.append(_any(map(_gated, choices, hits)))
         return indices, values
 
 
@@ -152,6 +154,10 @@ def _prefix_sums(flags: list[Value]) -> list[Value]:
     low, high = _prefix_sums(flags[:half]), _prefix_sums(flags[half:])
     bits = len(flags).bit_length()
     return low + [(low[-1] + count)[:bits] for count in high]
+
+
+def _gated(word: Value, enable: Value) -> Value:
+    return Mux(enable, word, 0)
 
 
 def _any(words: Iterable[Value]) -> Value:

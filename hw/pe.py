@@ -173,4 +173,3 @@ def _balanced(terms: list[Value]) -> Value:
             for i in range(0, len(terms), 2)
         ]
     return terms[0]
-

@@ -128,9 +128,10 @@ class PeArray(wiring.Component):
                 if member.flow == Out
             }
             m.submodules[f"selector_{r}"] = Instance(
-                self.selector.module, i_clk=ClockSignal(), i_rst=ResetSignal(), i_operands=port.data,
-                i_outside=outside[r], i_padding=padding, i_delta=delta, i_advance=advance,
-                i_issue=issue, i_place=place, **{f"o_{k}": v for k, v in outputs.items()},
+                self.selector.module, i_clk=ClockSignal(), i_rst=ResetSignal(),
+                i_operands=port.data, i_outside=outside[r], i_padding=padding, i_delta=delta,
+                i_advance=advance, i_issue=issue, i_place=place,
+                **{f"o_{name}": signal for name, signal in outputs.items()},
             )  # fmt: skip
             lanes.append(outputs)
             more.append(outputs["more"])
@@ -166,11 +167,13 @@ class PeArray(wiring.Component):
         return [weights[at : at + width] for at in range(0, len(weights), width)]
 
     def _stages(self, m: Module, passes: dict[str, Value]) -> list[dict[str, Signal]]:
-        """The pass in each stage of the PEs."""
-        names = ("valid", "active", "place", "first", "last", "row_end", "final", "rows")
+        """The pass in each stage of the PEs; the last one needs less to know."""
+        last = ("active", "first")
+        others = (*last, "valid", "place", "last", "row_end", "final", "rows")
         stages: list[dict[str, Signal]] = []
         before: dict[str, Value] = passes
         for i in range(self.mix.stages):
+            names = last if i == self.mix.stages - 1 else others
             stage = {name: Signal(passes[name].shape(), name=f"{name}_{i}") for name in names}
             m.d.sync += [stage[name].eq(before[name]) for name in names]
             stages.append(stage)
