@@ -146,6 +146,11 @@ def random_run(rng, entries, cycles, counters):
                 counters.saturations(stream, count)
                 event |= {f"{unit}_saturated__valid": 1, f"{unit}_saturated__index": stream,
                           f"{unit}_saturated__count": count}  # fmt: skip
+        if rng.random() < 0.1:  # an index past the entries counts nowhere
+            name = str(rng.choice(EVENTS[3:]))
+            field = "elements" if name == "deltas" else "count"
+            past = int(rng.integers(64, 1 << 12))
+            events.append({f"{name}__valid": 1, f"{name}__index": past, f"{name}__{field}": 5})
         events.append(event)
     return events, busy
 
