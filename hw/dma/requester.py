@@ -101,7 +101,8 @@ class Requester(wiring.Component):
                     hand.eq(
                         (remaining <= 1) & bursts.idle & self.areas.ready & self.landings.ready
                     ),
-                    bursts.start.eq(hand), bursts.address.eq(address), bursts.beats.eq(beats),
+                    bursts.start.eq(hand & (size != 0)), bursts.address.eq(address),
+                    bursts.beats.eq(beats),
                     self.areas.valid.eq(hand & (size != 0)),
                     self.areas.payload.skip.eq(address), self.areas.payload.size.eq(size),
                     self.landings.valid.eq(hand), self.landings.payload.eq(area),

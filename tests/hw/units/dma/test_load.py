@@ -1,0 +1,122 @@
+"""The load unit on Verilator against the simulator: words written, bytes counted, cycles."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+from signmask.hw.dma.load import WRITES, LoadUnit
+from signmask.hw.simulation import memory as memories
+from signmask.hw.simulation import runner
+from signmask.hw.spec.isa import Traffic
+from tests.hw.units.dma import dma_programs as programs
+
+BENCH = Path(__file__).parent / "dma_bench.py"
+WIDTHS = dict(input=9, weight=8, accumulator=32, segments=3, corrections=16, parameter=48)
+
+
+class LoadBench(wiring.Component):
+    """The unit with its memory."""
+
+    def __init__(self, config):
+        self.config, self.unit = config, LoadUnit(config)
+        members = dict(self.unit.signature.members)
+        del members["axi"]
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.unit = unit = self.unit
+        m.submodules.memory = memory = memories.ReadMemory(0, self.config.axi_bytes)
+        wiring.connect(m, unit.axi, memory.port)
+        for name, member in self.signature.members.items():
+            inner, outer = getattr(unit, name), getattr(self, name)
+            if member.is_signature:
+                wiring.connect(m, inner, wiring.flipped(outer))
+            elif member.flow == In:
+                m.d.comb += inner.eq(outer)
+            else:
+                m.d.comb += outer.eq(inner)
+        return m
+
+
+def simulate(config, program, image, folder, plusargs):
+    """Run a program's instructions; returns what dma_bench recorded."""
+    build = runner.build(
+        LoadBench(config), "load_bench",
+        cpp_sources=[p for p in memories.SOURCES if p.suffix == ".cpp"],
+        verilog_sources=[p for p in memories.SOURCES if p.suffix != ".cpp"],
+    )  # fmt: skip
+    file = memories.MemoryFile(programs.MEMORY)
+    file.data[:] = image
+    file.data.flush()
+    lanes = {name: config.group for name in WRITES} | {"weight": config.group * config.columns}
+    case = {
+        "words": [item.encode()[::-1].hex() for item in program.instructions],
+        "gaps": program.gaps, "inputs": {"now": programs.NOW, "last": programs.LAST},
+        "reads": {}, "writes": {name: (WIDTHS[name], lanes[name]) for name in WRITES},
+    }  # fmt: skip
+    path = folder / "case.json"
+    path.write_text(json.dumps(case))
+    runner.run(build, BENCH, env={"CASE": str(path)}, plusargs=[file.plusarg, *plusargs])
+    file.close()
+    return json.loads((folder / "case.json.result").read_text())
+
+
+def check(config, model, program, result, cycles):
+    """Compare with the simulator."""
+    pads = {
+        "input": model.core.input, "weight": model.core.weight,
+        "accumulator": model.core.accumulator, "segments": model.core.segments,
+        "corrections": model.core.corrections, "parameter": model.core.parameter,
+    }  # fmt: skip
+    for name, pad in pads.items():
+        width = WIDTHS[name]
+        got = {int(at): int(value, 16) for at, value in result["pads"][name].items()}
+        for at in range(pad.words):
+            want = 0
+            for lane, value in enumerate(pad.data[at].reshape(-1).tolist()):
+                want |= (int(value) & (1 << width) - 1) << width * lane
+            assert got.get(at, 0) == want, (name, at)
+    traffic = dict.fromkeys(program_kinds := [k.name.lower() for k in Traffic], 0)
+    for kind, size in result["moved"]:
+        traffic[program_kinds[kind]] += size
+    assert len(result["moved"]) == len(program.instructions)
+    assert traffic == {k: model.counters.traffic[k] for k in program_kinds}
+    if cycles:
+        names = [item.name for item in program.instructions]
+        got = list(zip(names, result["starts"], result["dones"], strict=True))
+        assert got == list(zip(names, program.starts, program.dones, strict=True))
+
+
+def case(name, latency, seed, count=60, gap=0.3):
+    rng = np.random.default_rng(seed)
+    config = replace(programs.CONFIGS[name], memory_latency=latency)
+    image = programs.initial_memory(rng)
+    instructions = programs.load_program(config, rng, image, count)
+    gaps = [int(rng.integers(0, 3 * latency)) if rng.random() < gap else 0 for _ in instructions]
+    model = programs.Model(config, image)
+    return config, model, model.run(instructions, gaps), image
+
+
+@pytest.mark.parametrize("latency", [1, 10, 100])
+@pytest.mark.parametrize("name", list(programs.CONFIGS))
+def test_cycles(name, latency, tmp_path):
+    config, model, program, image = case(name, latency, seed=latency)
+    built = replace(config, memory_latency=100)
+    result = simulate(built, program, image, tmp_path, memories.plusargs(latency))
+    check(config, model, program, result, cycles=True)
+
+
+@pytest.mark.parametrize("name", list(programs.CONFIGS))
+def test_stalls(name, tmp_path):
+    config, model, program, image = case(name, 7, seed=2, gap=0.1)
+    built = replace(config, memory_latency=100)
+    plusargs = memories.plusargs(7, stall_seed=3, stall_percent=40)
+    result = simulate(built, program, image, tmp_path, plusargs)
+    check(config, model, program, result, cycles=False)
