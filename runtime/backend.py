@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from signmask.hw.spec.container import Program
 from signmask.hw.spec.step import Backend, StepResult
 
 __all__ = ["BACKENDS", "Backend", "StepResult", "open_backend"]
 
-BACKENDS = ("reference", "sim")
+BACKENDS = ("reference", "sim", "rtl")
 
 
 def open_backend(name: str, program: Program) -> Backend:
@@ -20,4 +22,14 @@ def open_backend(name: str, program: Program) -> Backend:
         from signmask.sim.machine import Machine
 
         return Machine(program)
+    if name == "rtl":
+        return open_rtl(program)
     raise ValueError(f"unknown backend '{name}'; choose one of {', '.join(BACKENDS)}.")
+
+
+def open_rtl(program: Program, stall_seed: int | None = None, waves: Path | None = None) -> Backend:
+    """The RTL in Verilator, compiled on first use. stall_seed: stall all memory channels at
+    random. waves: file for a trace of all signals. Raises RtlError when a tool is missing."""
+    from signmask.hw.simulation.backend import RtlMachine
+
+    return RtlMachine(program, stall_seed=stall_seed, waves=waves)

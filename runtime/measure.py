@@ -44,6 +44,11 @@ def measure_run(
     pixels = unfold(result.images, factor)
     notes: list[str] = []
     against_float: Quality | None = None
+    first = len(result.steps)
+    if first < program.network.steps:
+        notes.append(f"only the first {first} of {program.network.steps} steps were executed.")
+        facts = run_facts(program, backend, result) | quality_facts(None, None)
+        return MeasuredRun(facts | {"identical_to_dense": None, "notes": notes}, pixels)
     try:
         source = reopen(program.source, program.scheduler)
     except RunError as error:
@@ -66,16 +71,17 @@ def measure_run(
     return MeasuredRun(facts, pixels)
 
 
-def quality_facts(against_float: Quality | None, against_dense: Quality) -> dict[str, Any]:
-    """Quality as JSON: the two means by name, and all statistics."""
-    return {
-        "psnr_db_vs_fp32": against_float.to_json()["psnr_db_mean"] if against_float else None,
-        "psnr_db_vs_dense": against_dense.to_json()["psnr_db_mean"],
-        "ssim_vs_fp32": against_float.to_json()["ssim"] if against_float else None,
-        "ssim_vs_dense": against_dense.to_json()["ssim"],
-        "quality_vs_fp32": against_float.to_json() if against_float else None,
-        "quality_vs_dense": against_dense.to_json(),
-    }
+def quality_facts(against_float: Quality | None, against_dense: Quality | None) -> dict[str, Any]:
+    """Quality as JSON: the two means by name, and all statistics; null where not measured."""
+    facts: dict[str, Any] = {}
+    for name, quality in (("fp32", against_float), ("dense", against_dense)):
+        found = quality.to_json() if quality else None
+        facts |= {
+            f"psnr_db_vs_{name}": found["psnr_db_mean"] if found else None,
+            f"ssim_vs_{name}": found["ssim"] if found else None,
+            f"quality_vs_{name}": found,
+        }
+    return facts
 
 
 def run_facts(program: Program, backend: str, result: SampleResult) -> dict[str, Any]:

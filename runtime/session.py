@@ -156,19 +156,27 @@ class Session:
         seed: int = 0,
         progress: Progress | None = None,
         trajectory: bool = False,
+        first: int | None = None,
     ) -> SampleResult:
         """Sample `images` images; a last partial batch is filled with repeats that are dropped.
 
-        Raises RunError for a bad count or seed, and for NaN or infinity on the way.
+        first: stop after so many steps of the schedule; the images are then still noisy. Raises
+        RunError for a bad count or seed, and for NaN or infinity on the way.
         """
         program, network = self.program, self.program.network
         log = HostLog()
         with log.record("noise", images * int(np.prod(self.shape))):
             start = self.scheduler.initial(noise(seed, images, self.shape))
-        records = tuple(StepRecord(i, t) for i, t in enumerate(network.timesteps))
+        steps = network.steps if first is None else first
+        if not 1 <= steps <= network.steps:
+            raise RunError(
+                f"the first {steps} steps are asked for and the program has {network.steps}; "
+                f"choose 1 to {network.steps}."
+            )
+        records = tuple(StepRecord(i, t) for i, t in enumerate(network.timesteps[:steps]))
         hashes = [hashlib.sha256() for _ in range(images)]
         final = np.empty_like(start)
-        path = np.empty((network.steps, *start.shape), np.float32) if trajectory else None
+        path = np.empty((steps, *start.shape), np.float32) if trajectory else None
         busy: Counter[str] = Counter()
         traffic: Counter[str] = Counter()
         batches = range(0, images, program.batch)
@@ -205,7 +213,7 @@ class Session:
                 if path is not None:
                     path[index, first : first + count] = x[:count]
                 if progress:
-                    progress(number * network.steps + index + 1, len(batches) * network.steps)
+                    progress(number * steps + index + 1, len(batches) * steps)
             final[first : first + count] = x[:count]
         cycles = sum(record.cycles for record in records)
         return SampleResult(

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from signmask.hw.errors import RtlError
 from signmask.hw.spec.config import ConfigError
 from signmask.hw.spec.container import ProgramError
 from signmask.hw.spec.isa import IsaError
@@ -46,6 +47,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         ProgramError,
         IsaError,
         SimulationError,
+        RtlError,
     ]
     try:
         from signmask.compiler.errors import CompileError

@@ -20,7 +20,9 @@ Steps = Annotated[int, typer.Option(help="Steps of the sampling schedule.")]
 Images = Annotated[int, typer.Option(help="Images to sample.")]
 Batch = Annotated[int, typer.Option(help="Images per batch of the program.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
-Backend = Annotated[str, typer.Option(help="reference (untimed) or sim (cycle-level).")]
+Backend = Annotated[
+    str, typer.Option(help="reference (untimed), sim (cycle-level) or rtl (Verilator).")
+]
 Scheduler = Annotated[
     Path | None,
     typer.Option(help="scheduler_config.json of diffusers, in place of the model's own."),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 from rich.table import Table
@@ -11,6 +12,15 @@ from rich.table import Table
 from signmask.hw.spec.container import Program
 from signmask.runtime.cli import options
 from signmask.runtime.cli.console import out, print_json, print_table, progress_bar
+from signmask.runtime.errors import RunError
+
+
+@runtime_checkable
+class Closeable(Protocol):
+    """A backend that holds a process or files."""
+
+    def close(self) -> None:
+        """Give them back."""
 
 
 def run(
@@ -21,16 +31,46 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--out", help="Folder for samples.png and samples.safetensors.")
     ] = None,
+    first: Annotated[
+        int | None, typer.Option(help="Execute only the first steps of the schedule.")
+    ] = None,
+    memory_latency: Annotated[
+        int | None, typer.Option(help="Cycles from a request to its first beat, on the bus.")
+    ] = None,
+    near_data_latency: Annotated[
+        int | None, typer.Option(help="The same between near-data engine and banks.")
+    ] = None,
+    stall_seed: Annotated[
+        int | None,
+        typer.Option(help="rtl: stall all memory channels at random; cycles then mean nothing."),
+    ] = None,
+    waves: Annotated[
+        Path | None, typer.Option(help="rtl: write a trace of all signals (FST) to this file.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Sample images and measure the run."""
+    from signmask.runtime.backend import open_rtl
     from signmask.runtime.measure import measure_run, write_samples
     from signmask.runtime.session import Session
 
+    latencies = {"memory_latency": memory_latency, "near_data_latency": near_data_latency}
     loaded = Program.load(program)
-    session = Session(loaded, backend)
+    chosen: dict[str, Any] = {n: cycles for n, cycles in latencies.items() if cycles is not None}
+    loaded = replace(loaded, config=replace(loaded.config, **chosen))
+    if backend == "rtl":
+        session = Session(loaded, open_rtl(loaded, stall_seed, waves))
+    elif stall_seed is not None or waves is not None:
+        raise RunError(
+            f"--stall-seed and --waves are of the backend 'rtl', not of '{backend}'; add "
+            "--backend rtl."
+        )
+    else:
+        session = Session(loaded, backend)
     with progress_bar(f"sampling on {backend}") as progress:
-        result = session.sample(images, seed, progress)
+        result = session.sample(images, seed, progress, first=first)
+    if isinstance(session.backend, Closeable):
+        session.backend.close()
     with progress_bar("comparing with fp32 and dense") as progress:
         measured = measure_run(loaded, backend, result, progress)
     facts: dict[str, Any] = {"program": str(program), **measured.facts}
