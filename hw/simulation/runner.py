@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -42,6 +42,8 @@ MAKE_VARIABLES = {
     "CXXFLAGS": "-std=c++20",
 }
 LOG_LINES = 40
+COMPLETE, LOCK = "complete", "lock"
+KEPT_BUILDS = 200
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,12 @@ def build(
             "SIGNMASK_BUILD to a folder without one."
         )
     with locked(place):
-        if not (place / "complete").exists():
+        if not (place / COMPLETE).exists():
             compile_sources(result, sources, fast)
-            (place / "complete").touch()
+            remove_intermediates(place, {*sources, top_name, "build.log", LOCK})
+        # The time of this file is that of the last use.
+        (place / COMPLETE).touch()
+    remove_old(place.parent)
     return result
 
 
@@ -236,7 +241,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"cannot create {folder}: {error.strerror}; set SIGNMASK_BUILD to a folder that is "
             "writable."
         ) from None
-    with (folder / "lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -249,7 +254,15 @@ def compile_sources(build: Build, sources: Mapping[str, str], fast: bool) -> Non
     cpp = [name for name in ordered if name.endswith((".cpp", ".cc"))]
     verilog = [name for name in ordered if name not in cpp]
     log = build.folder / "build.log"
-    arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-assign", "fast", "--x-initial", "0"]
+    arguments = [
+        "-Wno-fatal",
+        "-Wno-lint",
+        "-Wno-style",
+        "--x-assign",
+        "fast",
+        "--x-initial",
+        "unique",
+    ]
     arguments += ["-O3"] if fast else []
     try:
         _runner(tool_environment(fast)).build(
@@ -261,6 +274,23 @@ def compile_sources(build: Build, sources: Mapping[str, str], fast: bool) -> Non
     except (SystemExit, RuntimeError) as error:
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         raise RtlError(f"building '{build.top}' failed ({error}):\n{tail(text)}") from None
+
+
+def remove_intermediates(folder: Path, kept: set[str]) -> None:
+    """Remove what compilation left beside the program: it is ten times as large."""
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+
+def remove_old(folder: Path) -> None:
+    """Remove the builds that were not used for longest, beyond the KEPT_BUILDS last ones."""
+    times = {}
+    for mark in folder.glob(f"*/{COMPLETE}"):
+        with suppress(FileNotFoundError):
+            times[mark.parent] = mark.stat().st_mtime
+    for place in sorted(times, key=lambda place: -times[place])[KEPT_BUILDS:]:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def failures(results: Path) -> list[str] | None:
