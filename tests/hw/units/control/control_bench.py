@@ -7,7 +7,7 @@ from pathlib import Path
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, RisingEdge
+from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
 PARAMETERS = json.loads(Path(os.environ["PARAMETERS"]).read_text())
@@ -76,6 +76,11 @@ async def registers(dut):
     assert await host.write(OFFSETS["PROGRAM"] + 1, 0xAABB, 2)
     assert await host.write(OFFSETS["PROGRAM"] + 4, 0x77, 1)
     assert await host.register("PROGRAM") == 0x77_22AA_BB55
+    # Several transfers at once, all of which get their answers.
+    writes = [cocotb.start_soon(host.write(OFFSETS["NOW"], i)) for i in range(9)]
+    assert all([await with_timeout(write, 1000, "ns") for write in writes])
+    reads = [cocotb.start_soon(host.register("NOW")) for _ in range(9)]
+    assert [await with_timeout(read, 1000, "ns") for read in reads] == [8] * 9
     dut.running.value = 1
     for name in (*WRITABLE, "START"):
         before = int(getattr(dut, WRITABLE.get(name, "count")).value)
