@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from signmask.hw.errors import RtlError
 
-class SynthesisError(RuntimeError):
-    """A missing tool or library, or a design that a tool refuses: one sentence with cause and
-    remedy, where a tool failed followed by the end of its log."""
+
+class SynthesisError(RtlError):
+    """A missing tool or library, or a design that a tool refuses."""

@@ -17,12 +17,13 @@ from signmask.hw.synthesis.errors import SynthesisError
 from signmask.hw.synthesis.technology import Technology
 from signmask.hw.synthesis.verilog import bitwise_assignments
 
+SRAM = "signmask_sram"
 SRAM_BITS = 1024  # memories of at least as many bits are SRAM, smaller ones flip-flops
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\(", re.MULTILINE)
 MAXIMUM_FANOUT = 12
 LOAD_FEMTOFARADS = 10  # on outputs, about one flip-flop's input
 # Technology mapping for delay, trees of buffers, then smaller cells wherever the target allows.
-MAP = "+strash;dch;map,-D,{delay};topo;buffer,-N,{fanout},-p;upsize,-D,{delay};dnsize,-D,{delay}"
+MAP = "+strash;&get,-n;&dch,-f;&nf;&put;buffer,-N,{fanout},-p;upsize,-D,{delay};dnsize,-D,{delay}"
 
 
 @dataclass(frozen=True)
@@ -54,100 +55,112 @@ def synthesise(
     period_ns: float,
     *,
     divide: bool = False,
+    keep: Collection[str] = (),
     leave_out: Collection[str] = (),
     folder: Path | None = None,
 ) -> Netlist:
     """Map a design to the cells of `library`, aiming at `period_ns`.
 
-    Modules in files of their own keep their bounds, and with `divide` so do the top's submodules;
-    all else is flattened. Modules in leave_out, SRAM included, are black boxes. folder: keeps the
-    files of the tools. Raises SynthesisError when a tool is missing or refuses the design.
+    Modules in files of their own keep their bounds, with `divide` so do the top's submodules, and
+    those at any depth whose own name is in `keep`; all else is flattened. Modules in leave_out,
+    SRAM included, are black boxes. folder: keeps the files of the tools. Raises SynthesisError when
+    a tool is missing or refuses the design.
     """
     tools.require("yosys", "yosys-abc", "sta")
     library.areas  # noqa: B018 - the file must be there before yosys looks for it
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="signmask-") as made:
-            return _synthesise(design, library, period_ns, divide, leave_out, Path(made))
+            return _synthesise(
+                design, library, period_ns, _kept(design, divide, keep), leave_out, Path(made)
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    return _synthesise(design, library, period_ns, divide, leave_out, folder)
+    return _synthesise(design, library, period_ns, _kept(design, divide, keep), leave_out, folder)
 
 
 def _synthesise(
-    design: Design, library: Technology, period_ns: float, divide: bool,
+    design: Design, library: Technology, period_ns: float, kept: Collection[str],
     leave_out: Collection[str], folder: Path,
 ) -> Netlist:  # fmt: skip
     for name, text in design.sources.items():
         (folder / name).write_text(text, encoding="utf-8")
-    kept = {Path(name).stem for name in design.sources} - {design.top}
-    if divide:
-        kept |= _children(design)
-    boxes = (set(leave_out) & kept) | {"signmask_sram"} & kept
-    memories = _elaborate(design, kept, boxes, folder)
-    stat = _map(design.top, memories, library, period_ns, folder)
-    bits = {f"\\{name}": size for name, size in memories.items()}
-    parts = _parts(stat, bits, library)
+    boxes = {name for name in kept if name in leave_out or name == SRAM}
+    memory_bits, inner = _elaborate(design, kept, boxes, folder)
+    stat = _map(design.top, inner, library, period_ns, folder)
+    parts = _parts(stat, memory_bits, library)
     top = f"\\{design.top}"
-    outside = Counter(
-        {kind.lstrip("\\"): n for kind, n in _instances(stat, top).items()
-         if kind.lstrip("\\") in boxes}
-    )  # fmt: skip
+    outside = {
+        kind.lstrip("\\"): number
+        for kind, number in _instances(stat, top).items()
+        if kind.lstrip("\\") in boxes - {SRAM}
+    }
     path_ns, path_kind = _critical_path(design.top, library, period_ns, folder)
     shown = {
         name.lstrip("\\").removeprefix(f"{design.top}."): part
-        for name, part in parts.items()
-        if name.lstrip("\\") in kept - boxes
+        for name, part in sorted(parts.items())
+        if name.lstrip("\\") in set(kept) - boxes
     }
     return Netlist(parts[top], shown, outside, path_ns, path_kind)
 
 
-def _children(design: Design) -> set[str]:
-    """Submodules directly inside the top, as Amaranth names them."""
-    names = (name.lstrip("\\") for name in MODULE.findall(design.sources[f"{design.top}.v"]))
+def _kept(design: Design, divide: bool, keep: Collection[str]) -> set[str]:
+    """Modules that are not flattened; Amaranth names a submodule after all that it is in."""
+    found = {Path(name).stem for name in design.sources} - {design.top}
     prefix = f"{design.top}."
-    return {name for name in names if name.startswith(prefix) and "." not in name[len(prefix) :]}
+    for text in design.sources.values():
+        for name in (name.lstrip("\\") for name in MODULE.findall(text)):
+            direct = name.startswith(prefix) and "." not in name[len(prefix) :]
+            if (divide and direct) or ("." in name and name.rpartition(".")[2] in keep):
+                found.add(name)
+    return found
 
 
 def _elaborate(
     design: Design, kept: Collection[str], boxes: Collection[str], folder: Path
-) -> dict[str, int]:
-    """Read and flatten the design; returns the memories to be SRAM: submodule and bits."""
+) -> tuple[Counter[str], list[str]]:
+    """Read and flatten the design; returns the bits of SRAM directly inside each module, and the
+    submodules that are made for those memories that were not SRAM instances."""
     lines = [f"read_verilog {name}" for name in sorted(design.sources)]
     lines += [f"blackbox {name}" for name in sorted(boxes)]
     lines.append(f"hierarchy -check -top {design.top}")
-    lines += [
-        f"setattr -mod -set keep_hierarchy 1 {name}" for name in sorted(set(kept) - set(boxes))
-    ]
+    inside = sorted(set(kept) - set(boxes))
+    lines += [f"setattr -mod -set keep_hierarchy 1 {name}" for name in inside]
     lines += [
         "proc", "flatten", "opt_expr", "opt_clean", "opt -nodffe -nosdff", "memory -nomap",
         "opt_clean -purge", "write_rtlil flat.il", "write_json flat.json",
     ]  # fmt: skip
     _yosys(lines, folder, "elaborate")
     modules = json.loads((folder / "flat.json").read_text(encoding="utf-8"))["modules"]
-    memories, lines = {}, []
+    bits: Counter[str] = Counter()
+    made: list[str] = []
+    lines = []
     for module, body in modules.items():
         for cell, facts in body["cells"].items():
-            if facts["type"] != "$mem_v2":
-                continue
-            parameters = {k: int(str(v), 2) for k, v in facts["parameters"].items()
-                          if k in ("SIZE", "WIDTH", "WR_PORTS")}  # fmt: skip
-            size = parameters["SIZE"] * parameters["WIDTH"]
-            if size >= SRAM_BITS and parameters["WR_PORTS"]:
-                name = f"sram_{len(memories)}"
-                memories[name] = size
-                lines += [f"cd {module}", f"submod -name {name} c:{cell}", "cd"]
+            if facts["type"] == SRAM:
+                bits[f"\\{module}"] += _number(facts, "WIDTH") * _number(facts, "DEPTH")
+            elif facts["type"] == "$mem_v2" and _number(facts, "WR_PORTS"):
+                size = _number(facts, "WIDTH") * _number(facts, "SIZE")
+                if size >= SRAM_BITS:
+                    bits[f"\\{module}"] += size
+                    made.append(f"memory_{len(made)}")
+                    lines += [f"cd {module}", f"submod -name {made[-1]} c:{cell}", "cd"]
     (folder / "submodules.ys").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return memories
+    return bits, made
+
+
+def _number(cell: Mapping[str, Any], parameter: str) -> int:
+    value = cell["parameters"][parameter]
+    return int(value, 2) if isinstance(value, str) else int(value)
 
 
 def _map(
-    top: str, memories: Collection[str], library: Technology, period_ns: float, folder: Path
+    top: str, boxes: Collection[str], library: Technology, period_ns: float, folder: Path
 ) -> dict[str, Any]:
     """Map to cells; leaves netlist.v, and returns yosys' statistics by module."""
     script = MAP.format(delay=round(1000 * period_ns), fanout=MAXIMUM_FANOUT)
     lines = [
         "read_rtlil flat.il",
         "script submodules.ys",
-        *(f"blackbox {name}" for name in memories),
+        *(f"blackbox {name}" for name in boxes),
         f"synth -noabc -run coarse: -top {top}",
         f"dfflibmap -liberty {library.liberty}",
         f"abc -liberty {library.liberty} -constr drive.constr -script {script}",
@@ -175,7 +188,7 @@ def _instances(stat: Mapping[str, Any], top: str) -> Counter[str]:
     """Number of cells of each type below `top`, through all modules."""
     total: Counter[str] = Counter()
     for kind, number in stat[top]["num_cells_by_type"].items():
-        inner = kind if kind in stat else f"\\{kind}"
+        inner = _module(stat, kind)
         total[kind] += number
         if inner in stat:
             for deeper, count in _instances(stat, inner).items():
@@ -183,8 +196,13 @@ def _instances(stat: Mapping[str, Any], top: str) -> Counter[str]:
     return total
 
 
+def _module(stat: Mapping[str, Any], kind: str) -> str:
+    """Name of a cell's module among the statistics, which drop some backslashes."""
+    return kind if kind in stat else f"\\{kind}"
+
+
 def _parts(
-    stat: Mapping[str, Any], memory_bits: Mapping[str, int], library: Technology
+    stat: Mapping[str, Any], memory_bits: Counter[str], library: Technology
 ) -> dict[str, Part]:
     """Totals of every module, those of the modules inside it included."""
     areas, registers = library.areas, library.registers
@@ -198,12 +216,12 @@ def _parts(
                 "choose another library."
             )
         cells = {kind: n for kind, n in inside.items() if kind in areas}
-        named = {f"\\{kind}".replace("\\\\", "\\"): n for kind, n in inside.items()}
+        modules = {_module(stat, kind): n for kind, n in inside.items()} | {module: 1}
         found[module] = Part(
             area=sum(areas[kind] * n for kind, n in cells.items()),
             cells=sum(cells.values()),
             registers=sum(n for kind, n in cells.items() if kind in registers),
-            memory_bits=sum(memory_bits.get(kind, 0) * n for kind, n in named.items()),
+            memory_bits=sum(memory_bits[name] * n for name, n in modules.items()),
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,11 @@ class Technology:
     def registers(self) -> frozenset[str]:
         """Names of the flip-flops."""
         return frozenset(name for name, (_, register) in self._cells.items() if register)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the Liberty file."""
+        return hashlib.sha256(self._text().encode()).hexdigest()
 
     def _text(self) -> str:
         try:
