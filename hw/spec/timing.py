@@ -48,13 +48,14 @@ COPY_FILL = 2 + 1
 # Positions of a frame (an image of a plane): 18 bits of words / frames, two bits per cycle.
 FRAME_DIVIDE_CYCLES = 9
 FRAME_WORDS = 16  # frames of so many words end only after the division
-SOFTMAX_FILL = 2 + 5 + 1  # subtract the maximum, multiply (2), round, table
-SOFTMAX_PASSES = 3  # maximum; exponential and sum; write codes beside the reciprocal's division
-NORMALISE_FILL = 2 + 7 + 1  # times reciprocal (2), round, multiply (2), round, zero and saturate
-
-# Normalisation: two walks of one channel per cycle, the second behind the first group's moments.
+# One result bit per stage.
 ROOT_CYCLES = 24  # result bits of the integer square root of 48 bits, one per stage
 DIVIDE_CYCLES = 24  # quotient bits of 2**46 / root, and of a softmax row's reciprocal
+# Behind the maximum's tree: read (2), subtract, multiply (2), round, table; row's sum, reciprocal.
+SOFTMAX_FILL = 2 + 5 + 1 + DIVIDE_CYCLES
+NORMALISE_FILL = 2 + 7  # times reciprocal (2), round, multiply (2), round, zero and saturate
+
+# Normalisation: two walks of one channel per cycle, the second behind the first group's moments.
 # Read, select, add up; products, variance, even shift (2); root; reciprocal; wait for the channels.
 MOMENTS_FILL = 3 + 4 + ROOT_CYCLES + DIVIDE_CYCLES + 1
 CHANNEL_FILL = 4 + 2 + 1 + 2 + 2  # read (4), gain*r (2), shift, A*mean (2), shift, subtract
@@ -151,8 +152,8 @@ def store_list(config: HardwareConfig, address: int, sizes: np.ndarray) -> int:
     """As `store_area`, of chunks of `sizes` bytes (1-D; some may be 0)."""
     ends = address % config.axi_bytes + np.cumsum(sizes)
     count = -(-int(ends[-1]) // config.axi_bytes)
-    full = np.searchsorted(ends, config.axi_bytes * np.arange(1, count))
-    ready = np.append(full, len(sizes) - 1)
+    ready = np.searchsorted(ends, config.axi_bytes * np.arange(1, count + 1))
+    ready = np.minimum(ready, len(sizes) - 1)  # the end lets a beat leave that is not full
     return STORE_FILL + int((ready - np.arange(count)).max()) + count - 1
 
 
@@ -200,9 +201,12 @@ def requantise(words: int, count: int, sums: bool) -> int:
     return frames(words, count, REQUANTISE_FILL + (SUMS_FILL if sums else 0))
 
 
-def softmax(words: int) -> int:
-    """Cycles of SOFTMAX over `words` words of scores; the last row's serial division ends it."""
-    return SOFTMAX_PASSES * words + DIVIDE_CYCLES + SOFTMAX_FILL
+def softmax(config: HardwareConfig, rows: int, keys: int) -> int:
+    """Cycles of SOFTMAX: the second walk over the scores starts behind the first row's maximum, and
+    the reciprocal of the last row's sum ends it. Trees find the maximum and the sum of a word."""
+    words = -(-keys // config.group)
+    levels = (config.group - 1).bit_length()
+    return rows * words + words + 2 * levels + SOFTMAX_FILL
 
 
 def normalisation(

@@ -1,24 +1,23 @@
 """cocotb side of the tests of the load and store units: offers instructions, records cycles.
 
-The parameters and instructions come in a pickle-free npz file (environment CASE), the results go
-to another beside it.
+The instructions come in a JSON file (environment CASE), the results go to another beside it.
 """
 
 import json
 import os
+from pathlib import Path
 
 import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
-CASE = os.environ["CASE"]
+CASE = Path(os.environ["CASE"])
 LIMIT = 200_000
 
 
 @cocotb.test()
 async def runs(dut):
-    with open(CASE) as file:
-        case = json.load(file)
+    case = json.loads(CASE.read_text())
     words = [int(word, 16) for word in case["words"]]
     gaps = case["gaps"]
     pads = {name: {} for name in case["writes"]}
@@ -76,5 +75,4 @@ async def runs(dut):
         "starts": starts, "dones": dones, "moved": moved,
         "pads": {name: {at: hex(v) for at, v in pad.items()} for name, pad in pads.items()},
     }  # fmt: skip
-    with open(CASE + ".result", "w") as file:
-        json.dump(result, file)
+    CASE.with_suffix(".result").write_text(json.dumps(result))

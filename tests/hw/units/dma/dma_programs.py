@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from signmask.hw.spec.config import NANO
-from signmask.hw.spec.isa import FORMATS, Instruction, Traffic
+from signmask.hw.spec.isa import FORMATS, Instruction
 from signmask.sim import compressor
 from signmask.sim.core import Core
 from signmask.sim.counters import Counters
@@ -161,6 +161,56 @@ def load_program(config, rng, memory, count):
     return made
 
 
+def store_program(config, rng, core, count):
+    """Instructions of the store queue; the scratchpads are filled for them, a few words each."""
+    n, writer, made = config.group, Writer(rng, np.zeros(MEMORY, np.uint8)), []
+    limit = 1 << 47
+    core.parameter.data[:] = rng.integers(-limit, limit, core.parameter.data.shape)
+    quarter = SIZES["accumulator_words"] // 4
+    for at, bits in enumerate((8, 16, 32)):
+        high = 1 << (bits - 1)
+        core.accumulator.data[at * quarter : (at + 1) * quarter] = rng.integers(
+            -high, high, (quarter, n)
+        )
+    # Words that no instruction but STORE_DELTAS reads.
+    rest = core.accumulator.data[3 * quarter :]
+    for at in range(0, quarter, 8):
+        rest[at : at + 8] = deltas(rng, 8, n, int(rng.choice([1, 4, 7, 12])), 2)
+    while len(made) < count:
+        name = rng.choice([n for n in FORMATS if n.startswith("STORE_")])
+        words = int(rng.integers(1, 24))
+        if name == "STORE_RAW":
+            size = int(rng.integers(3))
+            made.append(
+                instruction(
+                    name, address=writer.place(words * n << size), words=words,
+                    entry_bytes=1 << size, kind=int(rng.integers(8)),
+                    accumulator=size * quarter + int(rng.integers(quarter - words)),
+                )
+            )  # fmt: skip
+        elif name == "STORE_PARAMETERS":
+            words = int(rng.integers(1, 6))
+            entry = int(rng.choice([2, 4, 8]))
+            made.append(
+                instruction(
+                    name, address=writer.place(words * n * entry), words=words, entry_bytes=entry,
+                    parameter=int(rng.integers(SIZES["parameter_words"] - words)),
+                )
+            )  # fmt: skip
+        else:
+            words = int(rng.choice([words, quarter]))  # beyond bitmap_words, too
+            bits = int(rng.integers(1, 16))
+            made.append(
+                instruction(
+                    name, address=writer.place(words * n * (1 + bits) // 8),
+                    list=writer.place(words * n * 4), words=words, inlier_bits=bits,
+                    wide_bytes=int(rng.choice([2, 4])),
+                    accumulator=3 * quarter + int(rng.integers(quarter - words + 1)),
+                )
+            )  # fmt: skip
+    return made
+
+
 class Model:
     """The simulator's unit, its instructions started as the hardware's are."""
 
@@ -183,8 +233,3 @@ class Model:
             program.dones.append(start + cost.done - 1)
             offered, free = start + 1, start + cost.occupied
         return program
-
-
-def moved(instructions, traffic):
-    """Bytes by kind, as the counters have them."""
-    return {kind.name.lower(): traffic[kind.name.lower()] for kind in Traffic}

@@ -55,7 +55,7 @@ def simulate(config, program, image, folder, plusargs):
     file = memories.MemoryFile(programs.MEMORY)
     file.data[:] = image
     file.data.flush()
-    lanes = {name: config.group for name in WRITES} | {"weight": config.group * config.columns}
+    lanes = dict.fromkeys(WRITES, config.group) | {"weight": config.group * config.columns}
     case = {
         "words": [item.encode()[::-1].hex() for item in program.instructions],
         "gaps": program.gaps, "inputs": {"now": programs.NOW, "last": programs.LAST},
@@ -65,7 +65,7 @@ def simulate(config, program, image, folder, plusargs):
     path.write_text(json.dumps(case))
     runner.run(build, BENCH, env={"CASE": str(path)}, plusargs=[file.plusarg, *plusargs])
     file.close()
-    return json.loads((folder / "case.json.result").read_text())
+    return json.loads((folder / "case.result").read_text())
 
 
 def check(config, model, program, result, cycles):
