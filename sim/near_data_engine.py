@@ -13,6 +13,7 @@ from signmask.sim import arithmetic, compressor
 from signmask.sim.activation import Activation
 from signmask.sim.core import Core, Cost, Execute, Fields
 from signmask.sim.errors import Fault
+from signmask.sim.near_data_cost import Work
 from signmask.sim.normalisation import Moments, Normalisation, Part, channel_places
 from signmask.sim.outlier_selector import OutlierSelector
 
@@ -43,13 +44,13 @@ class NearDataEngine:
         self.core.memory.write(address, values)
         self._moved += values.nbytes
 
-    def _cost(self, words: int) -> Cost:
-        cycles = timing.engine(self.core.config, words, self._moved)
+    def _cost(self, cycles: int) -> Cost:
         self.core.counters.traffic["near_data"] += self._moved
         return Cost(cycles, cycles)
 
     def _descriptor(self, f: Fields, names: tuple[str, ...]) -> Descriptor:
         self._moved = 0
+        self._work = Work(self.core.config, f["descriptor"], 8 * len(names))
         d = unpack_descriptor(names, self._read(f["descriptor"], len(names), "i8"))
         if d["images"] < 1 or d["positions"] < 1 or d["planes"] < 1:
             raise Fault(f"has a descriptor at {f['descriptor']} that is empty")
@@ -67,8 +68,9 @@ class NearDataEngine:
 
     def _compressed(
         self, address: int, outliers: int, words: int, bits: int, wide_bytes: int, chunk: int
-    ) -> np.ndarray:
-        """int64 (words, n) of a compressed tensor whose outlier lists start anew every chunk."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """int64 (words, n) of a compressed tensor whose outlier lists start anew every chunk, and
+        the number of outliers of each word."""
         n = self.core.config.group
         area = self._read(address, compressor.area_bytes(words, n, bits))
         inliers, wide = compressor.decompress_area(area, n, bits)
@@ -83,12 +85,12 @@ class NearDataEngine:
                     values[start : start + len(here)][here] = self._read(
                         at, count, f"i{wide_bytes}"
                     )
-        return values
+        return values, np.count_nonzero(wide, axis=1)
 
     def _by_part(self, d: Descriptor, what: str) -> np.ndarray:
         """y, dy or sums of all parts, concatenated along planes."""
         n, images, positions = self.core.config.group, d["images"], d["positions"]
-        pieces = []
+        pieces, counts = [], []
         for i, part in enumerate(self._parts(d)):
             words = part.planes * images * positions
             wide = d[f"y_bytes_{i}"]
@@ -96,26 +98,44 @@ class NearDataEngine:
                 piece = self._read(d[f"y_{i}"], words * n, f"i{wide}")
                 pieces.append(piece.reshape(part.planes, images, positions, n))
             elif what == "dy":
-                piece = self._compressed(
+                piece, count = self._compressed(
                     d[f"dy_{i}"], d[f"dy_list_{i}"], words, d[f"dy_bits_{i}"], wide,
                     d[f"dy_chunk_{i}"],
                 )  # fmt: skip
+                counts.append(count)
                 pieces.append(piece.reshape(part.planes, images, positions, n))
             else:
                 piece = self._read(d[f"sums_{i}"], part.planes * images * 2 * n, "i8")
+                self._work.table(d[f"sums_{i}"], piece.nbytes)
                 pieces.append(piece.reshape(part.planes, images, 2, n))
+        every = range(len(pieces))
+        if what == "y":
+            sizes = [n * d[f"y_bytes_{i}"] for i in every]
+            self._work.area([d[f"y_{i}"] for i in every], sizes)
+        elif what == "dy":
+            sizes = [n * (1 + d[f"dy_bits_{i}"]) // 8 for i in every]
+            self._work.area([d[f"dy_{i}"] for i in every], sizes, scanned=True)
+            self._work.outliers(
+                np.concatenate(counts), [d[f"dy_list_{i}"] for i in every],
+                [d[f"dy_chunk_{i}"] for i in every], [d[f"y_bytes_{i}"] for i in every],
+            )  # fmt: skip
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _activation(self, d: Descriptor) -> Activation:
         n = self.core.config.group
         table = self._read(d["table"], 3 * n, "i8").reshape(3, n)
+        self._work.table(d["table"], table.nbytes)
         return Activation(table, d["z_shift"], d["code_shift"], d["low"], d["high"])
 
     def _calibrated(self, d: Descriptor, step: int) -> tuple[np.ndarray, np.ndarray]:
         planes, _, _, n = self._shape(d)
         offset = step * d["cal_stride"]
-        a = self._read(d["cal_a"] + offset, planes * n, "i8").reshape(planes, 1, n)
-        return a, self._read(d["cal_b"] + offset, planes * n, "i8").reshape(planes, 1, n)
+        tables = []
+        for name in ("cal_a", "cal_b"):
+            table = self._read(d[name] + offset, planes * n, "i8").reshape(planes, 1, n)
+            self._work.table(d[name] + offset, table.nbytes)
+            tables.append(table)
+        return tables[0], tables[1]
 
     def _constants(self, d: Descriptor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(A, B, gain) with A and B of z and segment, int64 (planes, images or 1, n)."""
@@ -125,12 +145,15 @@ class NearDataEngine:
             a, b = self._calibrated(d, 0)
             return a, b, a
         if norm == "calibrated":
-            a, b = self._calibrated(d, core.now)
             if closed:
+                a, b = self._calibrated(d, core.now)
                 return a, b, a
             a_last, b_last = self._calibrated(d, core.last)
+            a, _ = self._calibrated(d, core.now)
             return a_last, b_last, arithmetic.shift_round(a + a_last, 1)
-        planes, _, _, n = self._shape(d)
+        planes, images, _, n = self._shape(d)
+        for name in ("norm_gain", "norm_offset"):
+            self._work.table(d[name], planes * n * 8)
         normalisation = Normalisation(
             d, self._parts(d), n,
             self._read(d["norm_gain"], planes * n, "i8"),
@@ -138,6 +161,14 @@ class NearDataEngine:
         )  # fmt: skip
         moments = normalisation.moments(self._by_part(d, "sums"))
         now = normalisation.constants(self._moved_by_trend(d, moments))
+        channels = [part.channels for part in self._parts(d)]
+        if not closed and d["segment_bits"]:
+            self._work.runs.append(
+                timing.normalisation(core.config, images, channels, d["groups"])
+            )
+        self._work.runs.append(
+            timing.normalisation(core.config, images, channels, d["groups"], trend=True)
+        )
         if closed:
             return *now, now[0]
         return *normalisation.constants(moments), now[0]
@@ -146,6 +177,7 @@ class NearDataEngine:
         core, groups = self.core, d["groups"]
 
         def table(name: str, step: int) -> np.ndarray:
+            self._work.table(d[name] + step * groups * 8, groups * 8)
             return self._read(d[name] + step * groups * 8, groups, "i8")
 
         mean, r = arithmetic.move_by_trend(
@@ -160,27 +192,48 @@ class NearDataEngine:
         planes, images, positions, n = shape = self._shape(d)
         if d["loop"] >= len(LOOPS) or d["norm"] >= len(NORMS):
             raise Fault(f"has a descriptor at {f['descriptor']} with an unknown loop or norm")
-        a, b, gain = self._constants(d)
         closed = LOOPS[d["loop"]] == "closed"
-        if closed or d["segment_bits"]:
+        coded = bool(closed or d["segment_bits"])
+        work = self._work
+        activation = self._activation(d) if coded else None
+        a, b, gain = self._constants(d)
+        work.begin([part.planes for part in self._parts(d)], images, positions)
+        if activation is not None:
             y = self._by_part(d, "y")
-            code, segment = self._activation(d).encode(y, a[:, :, None], b[:, :, None])
+            code, segment = activation.encode(y, a[:, :, None], b[:, :, None])
+            x_hat = self._x_hat(d) if closed else None
+            corrections = None if x_hat is None else arithmetic.saturate(code - x_hat, DELTA_BITS)
+            if corrections is not None:
+                counts = self._write_corrections(d, corrections)
             if d["segment_bits"]:
                 self._write_segments(d, segment)
-            if closed:
-                self._write_corrections(d, code)
-        if d["residue"] and d["carry_bits"] and self.core.after_dense:
+            if corrections is not None:
+                plane_bytes = images * positions * n * CORRECTION_BYTES
+                work.list_result(d["correction_list"], counts, plane_bytes, CORRECTION_BYTES)
+        zeroed = LOOPS[d["loop"]] == "carry" and d["residue"] and d["carry_bits"]
+        zeroed = bool(zeroed and self.core.after_dense)
+        if zeroed:
             size = compressor.packed_bytes(planes * images * positions, n, d["carry_bits"])
             self._write(d["residue"], np.zeros(size, np.uint8))
+            work.result(d["residue"], n * d["carry_bits"] // 8)
         if NORMS[d["norm"]] != "affine":
             gain = np.broadcast_to(gain, (planes, images, n))
         self._write(d["gain"], gain.astype("<i4"))
-        return self._cost(int(np.prod(shape[:3])))
+        gains = d["gain"], gain.size // n
+        return self._cost(work.cycles("PREPARE", gains, body=coded or zeroed))
+
+    def _x_hat(self, d: Descriptor) -> np.ndarray:
+        """int16 (planes, images, positions, n)."""
+        shape = planes, images, positions, n = self._shape(d)
+        self._work.area([d["x_hat"]], [2 * n])
+        return self._read(d["x_hat"], planes * images * positions * n, "i2").reshape(shape)
 
     def _write_segments(self, d: Descriptor, segment: np.ndarray) -> None:
         n, bits = self.core.config.group, d["segment_bits"]
         packed = compressor.pack(segment.reshape(-1, n), bits)
+        self._work.result(d["segments"], n * bits // 8)
         if not self.core.after_dense:
+            self._work.area([d["segments"]], [n * bits // 8])
             held = self._read(d["segments"], packed.size).reshape(packed.shape)
             before = compressor.unpack(held, n, bits, signed=False)
             differ = (before != segment.reshape(-1, n)).reshape(d["planes"], -1, n)
@@ -189,18 +242,22 @@ class NearDataEngine:
             self.core.counters.segment_changes(d["source"], int(np.count_nonzero(valid)))
         self._write(d["segments"], packed)
 
-    def _write_corrections(self, d: Descriptor, code: np.ndarray) -> None:
-        shape = planes, images, positions, n = self._shape(d)
-        x_hat = self._read(d["x_hat"], code.size, "i2").reshape(shape)
-        correction = arithmetic.saturate(code - x_hat, DELTA_BITS).reshape(planes, -1, n)
+    def _write_corrections(self, d: Descriptor, correction: np.ndarray) -> np.ndarray:
+        """Returns the number of outliers of each word."""
+        planes, images, positions, n = self._shape(d)
         words = images * positions
         size = compressor.area_bytes(words, n, d["correction_bits"])
+        self._work.result(d["corrections"], size // words)
+        counts = []
         for plane in range(planes):
             area, outliers = compressor.compress(
-                correction[plane], d["correction_bits"], CORRECTION_BYTES
+                correction[plane].reshape(-1, n), d["correction_bits"], CORRECTION_BYTES
             )
             self._write(d["corrections"] + plane * size, area)
             self._write(d["correction_list"] + plane * words * n * CORRECTION_BYTES, outliers)
+            bitmaps = area.reshape(words, -1)[:, : n // 8]
+            counts.append(np.bitwise_count(bitmaps).sum(axis=1, dtype=np.int64))
+        return np.concatenate(counts)
 
     def update_codes(self, f: Fields) -> Cost:
         """Replay what the encoder sent and add it to x^."""
@@ -208,7 +265,9 @@ class NearDataEngine:
         planes, images, positions, n = shape = self._shape(d)
         if d["loop"] >= len(LOOPS):
             raise Fault(f"has a descriptor at {f['descriptor']} with an unknown loop")
-        words, loop = planes * images * positions, LOOPS[d["loop"]]
+        words, loop, work = planes * images * positions, LOOPS[d["loop"]], self._work
+        activation = self._activation(d)
+        work.begin([part.planes for part in self._parts(d)], images, positions)
         dy = self._by_part(d, "dy")
         if d["segment_bits"]:
             size = compressor.packed_bytes(words, n, d["segment_bits"])
@@ -218,41 +277,59 @@ class NearDataEngine:
             segment = np.zeros((words, n), np.uint8)
         each = 1 if NORMS[d["norm"]] == "affine" else images
         gain = self._read(d["gain"], planes * each * n, "i4").reshape(planes, each, 1, n)
+        work.table(d["gain"], gain.nbytes, 4)
         correction: np.ndarray | None = None
         residue_size = compressor.packed_bytes(words, n, d["carry_bits"])
         if loop == "closed":
-            correction = self._compressed(
+            correction, counts = self._compressed(
                 d["corrections"], d["correction_list"], words, d["correction_bits"],
                 CORRECTION_BYTES, images * positions,
-            ).reshape(shape)  # fmt: skip
+            )  # fmt: skip
+            correction = correction.reshape(shape)
+            work.area([d["corrections"]], [n * (1 + d["correction_bits"]) // 8], scanned=True)
+            plane_bytes = images * positions * n * CORRECTION_BYTES
+            work.plane_outliers(counts, d["correction_list"], plane_bytes, CORRECTION_BYTES)
         elif loop == "carry":
             packed = self._read(d["residue"], residue_size).reshape(words, -1)
+            work.area([d["residue"]], [n * d["carry_bits"] // 8], scanned=True)
             correction = compressor.unpack(packed, n, d["carry_bits"], signed=True).reshape(shape)
-        deltas, residue = self._activation(d).delta(
+        deltas, residue = activation.delta(
             dy, gain, segment.reshape(shape), loop, correction, d["carry_bits"]
         )
+        sent, _ = self.selector.encode(deltas, bool(d["spill"]))
+        x_hat = self._x_hat(d)
+        if d["segment_bits"]:
+            work.area([d["segments"]], [n * d["segment_bits"] // 8])
+        self._write(d["x_hat"], x_hat + sent)
+        work.result(d["x_hat"], 2 * n)
         if residue is not None:
             self._write(d["residue"], compressor.pack(residue.reshape(-1, n), d["carry_bits"]))
-        sent, _ = self.selector.encode(deltas, bool(d["spill"]))
-        x_hat = self._read(d["x_hat"], words * n, "i2").reshape(shape)
-        self._write(d["x_hat"], x_hat + sent)
-        return self._cost(words)
+            work.result(d["residue"], n * d["carry_bits"] // 8)
+        return self._cost(work.cycles("UPDATE_CODES"))
 
     def update_stream(self, f: Fields) -> Cost:
         """Add dy to y, and sum y for the next step's statistics."""
         d = self._descriptor(f, STREAM_FIELDS)
         shape = planes, images, positions, n = self._shape(d)
-        words, wide = planes * images * positions, d["y_bytes"]
-        dy = self._compressed(d["dy"], d["dy_list"], words, d["dy_bits"], wide, d["dy_chunk"])
+        words, wide, work = planes * images * positions, d["y_bytes"], self._work
+        dy, counts = self._compressed(
+            d["dy"], d["dy_list"], words, d["dy_bits"], wide, d["dy_chunk"]
+        )
+        work.begin([planes], images, positions)
+        work.area([d["dy"]], [n * (1 + d["dy_bits"]) // 8], scanned=True)
+        work.area([d["y"]], [n * wide])
+        work.outliers(counts, [d["dy_list"]], [d["dy_chunk"]], [wide])
         total = self._read(d["y"], words * n, f"i{wide}").reshape(words, n) + dy
         y = arithmetic.saturate(total, 8 * wide)
         self._count_saturated(d, y != total)
         self._write(d["y"], y.astype(f"<i{wide}"))
+        work.result(d["y"], n * wide)
         if d["sums"]:
             shifted = (y >> d["stat_shift"]).reshape(shape)
             squares = np.einsum("pixn,pixn->pin", shifted, shifted)
             self._write(d["sums"], np.stack([shifted.sum(axis=2), squares], axis=2))
-        return self._cost(words)
+            work.image_result(d["sums"], 16 * n)
+        return self._cost(work.cycles("UPDATE_STREAM"))
 
     def _count_saturated(self, d: Descriptor, saturated: np.ndarray) -> None:
         if not saturated.any():
@@ -271,4 +348,7 @@ class NearDataEngine:
         y = self._read(d["y"], words * n, f"i{d['y_bytes']}")
         codes = arithmetic.saturate(arithmetic.requantise(y, d["multiplier"], d["shift"]), 8)
         self._write(d["codes"], codes.astype(np.int8))
-        return self._cost(words)
+        self._work.begin([planes], images, positions)
+        self._work.area([d["y"]], [n * d["y_bytes"]])
+        self._work.result(d["codes"], n)
+        return self._cost(self._work.cycles("READ"))

@@ -36,7 +36,7 @@ class DeltaReader(Elaboratable):
         """Stage 1 asks for outliers, stage 2 numbers them, stage 3 puts them in their places."""
         m = Module()
         n, memory, stages = self.shape.n, self.memory, self.stages
-        port = memory.memory.read_port()
+        port = memory.source
         word = stages[0].word[: memory.word_bits]
         m.d.comb += [
             port.en.eq(stages[0].valid & ~stages[0].gain & self.enabled),

@@ -23,6 +23,7 @@ class DeltaMemory:
         self.count_bits = shape.n.bit_length()
         self.width = shape.n * (1 + bits) + self.count_bits
         self.memory = Scratchpad(name, s.RING * shape.words, self.width, 1)
+        self.source = self.memory.read_port()
         self.word_bits = shape.words.bit_length() - 1
 
 
