@@ -35,12 +35,14 @@ class Softmax:
         operands = padded.reshape(tokens, planes, n).transpose(1, 0, 2).reshape(-1, n)
         core.input.write(f["input"], operands)
         core.row.write(f["rows"], reciprocal)
-        cycles = timing.softmax(tokens * planes)
+        cycles = timing.softmax(core.config, tokens, keys)
         return Cost(cycles, cycles)
 
     def normalise_rows(self, f: Fields) -> Cost:
         """Products of softmax codes and V to codes."""
         core, tokens, planes = self.core, f["tokens"], f["planes"]
+        if not tokens or not planes:
+            raise Fault("has a size of 0")
         product = core.accumulator.read_planes(f["accumulator"], planes, tokens, f["stride"])
         reciprocal = core.row.read(f["rows"], tokens)[:, None]
         codes = arithmetic.attention_code(

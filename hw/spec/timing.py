@@ -8,7 +8,7 @@ last result is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, gcd
+from math import gcd
 
 import numpy as np
 
@@ -227,8 +227,3 @@ def constants(config: HardwareConfig, images: int, channels: Sequence[int], grou
     """Cycles of CONSTANTS: the norm record is read, then the normalisation unit runs."""
     record = RECORD_FILL + -(-len(NORM_RECORD) // config.group)
     return record + normalisation(config, images, channels, groups)
-
-
-def engine(config: HardwareConfig, words: int, size: int) -> int:
-    """Cycles of a near-data engine instruction: one word per cycle or the bank bandwidth."""
-    return max(words, ceil(size / config.near_data_bytes)) + config.memory_latency

@@ -221,7 +221,7 @@ def test_softmax_and_its_product(rng):
         assert got.tolist() == [*codes, *[0] * 11]
         assert b.core.row.data[9 + q] == reciprocal
         reciprocals.append(reciprocal)
-    assert cost.done == timing.softmax(2 * tokens)
+    assert cost.done == timing.softmax(CONFIG, tokens, keys)
     b.core.accumulator.data[100:120] = product = rng.integers(-(1 << 20), 1 << 20, (20, N))
     b.execute("NORMALISE_ROWS", accumulator=100, stride=6, tokens=tokens, planes=2, rows=9,
               multiplier=3000, shift=24, zero=-5, output=200, output_stride=8)  # fmt: skip

@@ -63,7 +63,8 @@ def test_vector():
     assert timing.frames(64, 4, fill) == timing.frames(64, 1, fill) == 64 + fill
     assert timing.frames(60, 4, fill) == 60 + timing.FRAME_DIVIDE_CYCLES + fill
     assert timing.requantise(64, 4, sums=True) == 64 + fill + timing.SUMS_FILL
-    assert timing.softmax(64) == 3 * 64 + timing.DIVIDE_CYCLES + timing.SOFTMAX_FILL
+    # 8 rows of 5 words; trees of 4 levels.
+    assert timing.softmax(NANO, 8, 65) == 8 * 5 + 5 + 2 * 4 + timing.SOFTMAX_FILL
 
 
 def test_normalisation():
@@ -76,9 +77,3 @@ def test_normalisation():
     assert timing.normalisation(NANO, 1, [64], 32, trend=True) == 32 + 4 + 4 + 2 + 64 + 67
     assert timing.constants(NANO, 1, [64], 8) == 3 + 8 + 64 + 67
     assert timing.constants(replace(NANO, group=8), 1, [64], 8) == 4 + 8 + 64 + 67
-
-
-def test_engine_is_bound_by_words_or_bytes():
-    assert timing.engine(NANO, 1000, 64 * 1000) == 1100
-    assert timing.engine(NANO, 1000, 64 * 1000 + 1) == 1101
-    assert timing.engine(NANO, 1000, 10) == 1100
