@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from signmask.hw.spec import timing
+from signmask.hw.spec import engine_timing, timing
 from signmask.hw.spec.isa import BOUNDARY_FIELDS, LOOPS, NORMS, STREAM_FIELDS, unpack_descriptor
 from signmask.hw.spec.numerics import DELTA_BITS
 from signmask.sim import arithmetic, compressor
@@ -60,6 +60,13 @@ class NearDataEngine:
         parts = tuple(Part(d[f"planes_{i}"], d[f"channels_{i}"]) for i in range(d["parts"]))
         if sum(part.planes for part in parts) != d["planes"]:
             raise Fault(f"has a descriptor of {d['planes']} planes whose parts have others")
+        config = self.core.config
+        needed = engine_timing.table_words(
+            config, d["planes"], d["images"], d["groups"], NORMS[d["norm"]], LOOPS[d["loop"]],
+            bool(d["segment_bits"]),
+        )  # fmt: skip
+        if needed > config.engine_words:
+            raise Fault(f"needs {needed} table words and the engine has {config.engine_words}")
         return parts
 
     def _shape(self, d: Descriptor) -> tuple[int, int, int, int]:

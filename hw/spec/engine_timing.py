@@ -20,6 +20,7 @@ from signmask.hw.spec.config import HardwareConfig
 READ_SLOTS = 7  # frames between their fetch and their last read from the buffers
 WRITE_SLOTS = 4  # frames between their first word and the last beat that leaves the buffers
 LOOKAHEAD = 4  # frames whose areas are asked for before the first one's lists
+SEGMENT_WORDS = 3
 DESCRIPTOR_UNIT = 64  # bytes of a descriptor that are taken at once
 
 # Stages of a word, from its issue: last read of a read buffer, last push to a write buffer.
@@ -62,6 +63,25 @@ def frame_words(config: HardwareConfig) -> int:
     """Most words of a frame: a power of two, of which one bit per lane fits a beat."""
     words = max(1, 8 * config.near_data_bytes // config.group)
     return 1 << (words.bit_length() - 1)
+
+
+def table_words(
+    config: HardwareConfig, planes: int, images: int, groups: int, norm: str, loop: str,
+    segments: bool,
+) -> int:  # fmt: skip
+    """Words of the table memory that a boundary needs, at most `config.engine_words` of them.
+
+    `planes` of all parts; `norm` and `loop` as in `isa`; segments: it has segment bits.
+    """
+    constants = planes * (1 if norm == "affine" else images)
+    own = SEGMENT_WORDS  # what both instructions read first
+    if norm != "trend":
+        averaged = norm == "calibrated" and loop != "closed"
+        return own + max(constants, planes * (4 if averaged else 2))
+    pairs = 2 * constants if segments or loop == "closed" else 0
+    gains = 0 if loop == "closed" else constants
+    statistics = 2 * planes + 2 * constants + 4 * -(-groups // config.group)
+    return own + statistics + pairs + gains
 
 
 def read_beats(config: HardwareConfig, sizes: np.ndarray, starts: np.ndarray, lows: np.ndarray
