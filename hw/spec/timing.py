@@ -127,13 +127,37 @@ def load_done(config: HardwareConfig, landed: int) -> int:
 def list_landing(config: HardwareConfig, address: int, sizes: np.ndarray) -> tuple[int, int]:
     """(landing, occupied) of a list whose outliers of each word take `sizes` bytes (1-D, all above
     0): a word is written when the beat of its last outlier has come."""
-    words = len(sizes)
+    words, width = len(sizes), config.axi_bytes
     if not words:
         return 0, LOAD_SETUP
-    ends = address % config.axi_bytes + np.cumsum(sizes)
-    came = (ends - 1) // config.axi_bytes
-    landed = int((came - np.arange(words)).max()) + words
-    return landed, max(LOAD_SETUP, int(came[-1]) + 1 + words)
+    offset = address % width
+    ends = offset + np.cumsum(sizes)
+    count = -(-int(ends[-1]) // width)
+    order = np.arange(words)
+    taken = np.maximum.accumulate((ends - 1) // width - order) + order  # in cycles after its beat
+    room = max(width, LOAD_BYTES * config.group) + width
+    # What the byte queue holds when a beat comes: all before it, less the words taken by then.
+    came = np.arange(count)
+    gone = np.concatenate([[offset], ends])[np.searchsorted(taken + 1, came)]
+    landed = int(taken[-1]) + 1
+    if (came * width - gone).max() > room:
+        landed = _landing_of_full_queue(width, room, offset, sizes.tolist())
+    return landed, max(LOAD_SETUP, count + words)
+
+
+def _landing_of_full_queue(width: int, room: int, offset: int, sizes: list[int]) -> int:
+    """Landing of a list, cycle by cycle: a beat comes while the queue holds at most `room`."""
+    left, held, at, cycle = sum(sizes), 0, 0, 0
+    kept = width - offset  # of the next beat
+    while at < len(sizes):
+        taken = sizes[at] if sizes[at] <= held else 0
+        came = min(kept, left) if held <= room else 0
+        held += came - taken
+        left -= came
+        at += taken > 0
+        kept = width if came else kept
+        cycle += 1
+    return cycle - 1
 
 
 def store_area(config: HardwareConfig, address: int, size: int, chunks: int) -> int:
@@ -150,11 +174,35 @@ def store_area(config: HardwareConfig, address: int, size: int, chunks: int) -> 
 
 def store_list(config: HardwareConfig, address: int, sizes: np.ndarray) -> int:
     """As `store_area`, of chunks of `sizes` bytes (1-D; some may be 0)."""
-    ends = address % config.axi_bytes + np.cumsum(sizes)
-    count = -(-int(ends[-1]) // config.axi_bytes)
-    ready = np.searchsorted(ends, config.axi_bytes * np.arange(1, count + 1))
-    ready = np.minimum(ready, len(sizes) - 1)  # the end lets a beat leave that is not full
-    return STORE_FILL + int((ready - np.arange(count)).max()) + count - 1
+    width, words = config.axi_bytes, len(sizes)
+    ends = address % width + np.cumsum(sizes)
+    count = -(-int(ends[-1]) // width)
+    order = np.arange(count)
+    ready = np.searchsorted(ends, width * (order + 1))
+    ready = np.minimum(ready, words - 1)  # the end lets a beat leave that is not full
+    left = np.maximum.accumulate(ready - order) + order  # cycle of each beat, less one
+    # What the packer holds when a chunk comes: all before it, less the beats that have left.
+    held = ends[:-1] - width * np.searchsorted(left + 1, np.arange(1, words))
+    last = int(left[-1])
+    if words > 1 and held.max() > 2 * width:
+        last = _last_of_full_packer(width, address % width, count, sizes.tolist())
+    return STORE_FILL + last
+
+
+def _last_of_full_packer(width: int, offset: int, count: int, sizes: list[int]) -> int:
+    """Cycle of the last beat, less one: a chunk comes while the packer holds at most two beats."""
+    held, at, cycle = offset, 0, 0
+    while count:
+        came = held <= 2 * width and at < len(sizes)
+        ended = at == len(sizes)
+        if held >= width or ended:
+            held = max(0, held - width)
+            count -= 1
+        if came:
+            held += sizes[at]
+            at += 1
+        cycle += 1
+    return cycle - 2
 
 
 def store_done(config: HardwareConfig, occupied: int) -> int:

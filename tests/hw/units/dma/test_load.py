@@ -6,43 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from amaranth import Module
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In
-
 from signmask.hw.dma.load import WRITES, LoadUnit
 from signmask.hw.simulation import memory as memories
 from signmask.hw.simulation import runner
-from signmask.hw.spec.isa import Traffic
 from tests.hw.units.dma import dma_programs as programs
+from tests.hw.units.dma.unit_bench import SOURCES, UnitBench, check_cycles, check_moved, words_of
 
 BENCH = Path(__file__).parent / "dma_bench.py"
 WIDTHS = dict(input=9, weight=8, accumulator=32, segments=3, corrections=16, parameter=48)
-
-
-class LoadBench(wiring.Component):
-    """The unit with its memory."""
-
-    def __init__(self, config):
-        self.config, self.unit = config, LoadUnit(config)
-        members = dict(self.unit.signature.members)
-        del members["axi"]
-        super().__init__(members)
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.unit = unit = self.unit
-        m.submodules.memory = memory = memories.ReadMemory(0, self.config.axi_bytes)
-        wiring.connect(m, unit.axi, memory.port)
-        for name, member in self.signature.members.items():
-            inner, outer = getattr(unit, name), getattr(self, name)
-            if member.is_signature:
-                wiring.connect(m, inner, wiring.flipped(outer))
-            elif member.flow == In:
-                m.d.comb += inner.eq(outer)
-            else:
-                m.d.comb += outer.eq(inner)
-        return m
 
 
 def simulate(config, program, image, folder, plusargs):
@@ -57,7 +28,7 @@ def simulate(config, program, image, folder, plusargs):
     file.data.flush()
     lanes = dict.fromkeys(WRITES, config.group) | {"weight": config.group * config.columns}
     case = {
-        "words": [item.encode()[::-1].hex() for item in program.instructions],
+        "words": words_of(program),
         "gaps": program.gaps, "inputs": {"now": programs.NOW, "last": programs.LAST},
         "reads": {}, "writes": {name: (WIDTHS[name], lanes[name]) for name in WRITES},
     }  # fmt: skip
@@ -68,7 +39,7 @@ def simulate(config, program, image, folder, plusargs):
     return json.loads((folder / "case.result").read_text())
 
 
-def check(config, model, program, result, cycles):
+def check(model, program, result, cycles):
     """Compare with the simulator."""
     pads = {
         "input": model.core.input, "weight": model.core.weight,
@@ -83,15 +54,9 @@ def check(config, model, program, result, cycles):
             for lane, value in enumerate(pad.data[at].reshape(-1).tolist()):
                 want |= (int(value) & (1 << width) - 1) << width * lane
             assert got.get(at, 0) == want, (name, at)
-    traffic = dict.fromkeys(program_kinds := [k.name.lower() for k in Traffic], 0)
-    for kind, size in result["moved"]:
-        traffic[program_kinds[kind]] += size
-    assert len(result["moved"]) == len(program.instructions)
-    assert traffic == {k: model.counters.traffic[k] for k in program_kinds}
+    check_moved(model, program, result)
     if cycles:
-        names = [item.name for item in program.instructions]
-        got = list(zip(names, result["starts"], result["dones"], strict=True))
-        assert got == list(zip(names, program.starts, program.dones, strict=True))
+        check_cycles(program, result)
 
 
 def case(name, latency, seed, count=60, gap=0.3):
@@ -110,7 +75,7 @@ def test_cycles(name, latency, tmp_path):
     config, model, program, image = case(name, latency, seed=latency)
     built = replace(config, memory_latency=100)
     result = simulate(built, program, image, tmp_path, memories.plusargs(latency))
-    check(config, model, program, result, cycles=True)
+    check(model, program, result, cycles=True)
 
 
 @pytest.mark.parametrize("name", list(programs.CONFIGS))
@@ -119,4 +84,4 @@ def test_stalls(name, tmp_path):
     built = replace(config, memory_latency=100)
     plusargs = memories.plusargs(7, stall_seed=3, stall_percent=40)
     result = simulate(built, program, image, tmp_path, plusargs)
-    check(config, model, program, result, cycles=False)
+    check(model, program, result, cycles=False)

@@ -11,7 +11,7 @@ from signmask.hw.dma.store import StoreUnit
 from signmask.hw.simulation import memory as memories
 from signmask.hw.simulation import runner
 from tests.hw.units.dma import dma_programs as programs
-from tests.hw.units.dma.unit_bench import UnitBench, check_cycles, check_moved, words_of
+from tests.hw.units.dma.unit_bench import SOURCES, UnitBench, check_cycles, check_moved, words_of
 
 BENCH = Path(__file__).parent / "dma_bench.py"
 
@@ -19,7 +19,7 @@ BENCH = Path(__file__).parent / "dma_bench.py"
 def simulate(config, core, program, folder, plusargs):
     """Run a program's instructions; returns what dma_bench recorded, and the memory."""
     memory = memories.WriteMemory(0, config.axi_bytes)
-    build = runner.build(UnitBench(StoreUnit(config), memory), "store_bench", **memory_sources())
+    build = runner.build(UnitBench(StoreUnit(config), memory), "store_bench", **SOURCES)
     file = memories.MemoryFile(programs.MEMORY)
     case = {
         "words": words_of(program), "gaps": program.gaps, "inputs": {}, "writes": {},
@@ -35,13 +35,6 @@ def simulate(config, core, program, folder, plusargs):
     written = np.array(file.data)
     file.close()
     return result, written
-
-
-def memory_sources():
-    return {
-        "cpp_sources": [p for p in memories.SOURCES if p.suffix == ".cpp"],
-        "verilog_sources": [p for p in memories.SOURCES if p.suffix != ".cpp"],
-    }
 
 
 def rows(data, bits):

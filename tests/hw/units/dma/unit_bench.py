@@ -4,7 +4,13 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+from signmask.hw.simulation import memory as memories
 from signmask.hw.spec.isa import Traffic
+
+SOURCES = {
+    "cpp_sources": [path for path in memories.SOURCES if path.suffix == ".cpp"],
+    "verilog_sources": [path for path in memories.SOURCES if path.suffix != ".cpp"],
+}
 
 
 class UnitBench(wiring.Component):
