@@ -18,7 +18,7 @@ BASE_BITS = 24
 WORD_BITS = 24
 
 
-class Content(enum.Enum, shape=2):
+class Content(enum.Enum, shape=2):  # type: ignore[call-arg]
     """What an area holds."""
 
     RAW = 0

@@ -16,7 +16,7 @@ TAKE_BITS = 26
 COUNT_BITS = 24
 
 
-class Landing(enum.Enum, shape=4):
+class Landing(enum.Enum, shape=4):  # type: ignore[call-arg]
     """Where the chunks of an area go."""
 
     WEIGHTS = 0  # weight words; also keys, whose words lie apart

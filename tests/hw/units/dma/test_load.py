@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from signmask.hw.dma.load import WRITES, LoadUnit
 from signmask.hw.simulation import memory as memories
 from signmask.hw.simulation import runner
@@ -18,11 +19,8 @@ WIDTHS = dict(input=9, weight=8, accumulator=32, segments=3, corrections=16, par
 
 def simulate(config, program, image, folder, plusargs):
     """Run a program's instructions; returns what dma_bench recorded."""
-    build = runner.build(
-        LoadBench(config), "load_bench",
-        cpp_sources=[p for p in memories.SOURCES if p.suffix == ".cpp"],
-        verilog_sources=[p for p in memories.SOURCES if p.suffix != ".cpp"],
-    )  # fmt: skip
+    memory = memories.ReadMemory(0, config.axi_bytes)
+    build = runner.build(UnitBench(LoadUnit(config), memory), "load_bench", **SOURCES)
     file = memories.MemoryFile(programs.MEMORY)
     file.data[:] = image
     file.data.flush()
