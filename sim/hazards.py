@@ -9,16 +9,18 @@ Access = tuple[str, int, int]  # space, first word, one past the last
 
 
 class AccessLog:
-    """Ranges that the instruction being executed reads and writes."""
+    """Ranges that the instruction being executed reads and writes; `written` holds the writes of
+    the one before."""
 
     def __init__(self) -> None:
         self.reads: list[Access] = []
         self.writes: list[Access] = []
+        self.written: list[Access] = []
 
     def take(self) -> tuple[list[Access], list[Access]]:
         """The ranges logged since the last call."""
         taken = self.reads, self.writes
-        self.reads, self.writes = [], []
+        self.reads, self.writes, self.written = [], [], self.writes
         return taken
 
 

@@ -71,6 +71,20 @@ class Machine:
         """Content of the memory, uint8."""
         return self._core.memory.data
 
+    def written(self) -> list[tuple[str, int, np.ndarray]]:
+        """(space, first word, integers (words, lanes)) that the instruction shown to the observer
+        last wrote into scratchpads."""
+        core, found = self._core, []
+        for pad in (
+            core.input, core.weight, core.accumulator, core.segments, core.corrections,
+            core.parameter, core.row,
+        ):  # fmt: skip
+            for space, start, stop in core.log.written:
+                if space == pad.space:
+                    words = pad.data[start:stop].reshape(stop - start, -1)
+                    found.append((space, start, words.astype(np.int64)))
+        return found
+
     def dense_step(self, index: int, codes: np.ndarray) -> StepResult:
         """Step `index` on int8 input codes (batch, height, width, channels); all state is new."""
         return self._step("dense", index, codes)

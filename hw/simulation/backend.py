@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from signmask.hw.emit import emit
 from signmask.hw.errors import RtlError
 from signmask.hw.register_map import ILLEGAL, RegisterMap, register_map, traffic_names
-from signmask.hw.simulation import memory, runner
-from signmask.hw.simulation.bench import bench, latencies
+from signmask.hw.simulation import memory
+from signmask.hw.simulation.bench import latencies
 from signmask.hw.simulation.operations import Operations
 from signmask.hw.simulation.process import Simulation
+from signmask.hw.simulation.system import build_system
 from signmask.hw.simulation.trace import InstructionTrace, Trace
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.container import Program
@@ -21,17 +21,8 @@ from signmask.hw.spec.isa import Queue
 from signmask.hw.spec.memory_map import MemoryMap, Region
 from signmask.hw.spec.step import StepResult
 
-TOP = "signmask"
 PAGE = 4096
 STALL_PERCENT = 30
-
-
-def build_system(config: HardwareConfig, waves: bool = False) -> runner.Build:
-    """The accelerator of a configuration with memory, compiled for speed."""
-    from signmask.hw.top import Top
-
-    design = bench(emit(Top(config), TOP), config)
-    return runner.build(design, design.top, fast=True, waves=waves)
 
 
 class RtlMachine:
@@ -64,6 +55,8 @@ class RtlMachine:
         self._sources = sorted({*network.encodings, *network.sources})
         self._streams = sorted(network.streams)
         self._output = next(linear for linear in network.linears.values() if not linear.out)
+        if waves is not None and not waves.absolute().parent.is_dir():
+            raise RtlError(f"folder {waves.parent} does not exist; create it or choose another.")
         check_sizes(config, self._registers, len(self._sources), len(self._streams))
         self._code, self._file = load(program, self._map.end)
         plusargs = [
@@ -73,7 +66,9 @@ class RtlMachine:
         self._trace = InstructionTrace(program.code, trace) if trace is not None else None
         if self._trace is not None:
             plusargs.append(f"+trace={self._trace.path}")
-        self._simulation = Simulation(build_system(config, waves is not None), plusargs, waves)
+        self._simulation = Simulation(
+            build_system(config, waves is not None), plusargs, waves and waves.absolute()
+        )
         self.last: int | None = None
         self._dense_before = False
 
@@ -81,6 +76,13 @@ class RtlMachine:
     def memory(self) -> np.ndarray:
         """Content of the memory, uint8, shared with the simulation."""
         return self._file.data
+
+    @property
+    def instruction_trace(self) -> InstructionTrace:
+        """Where the traces lie; raises RtlError unless the machine was opened with `trace`."""
+        if self._trace is None:
+            raise RtlError("the RTL backend writes no trace; open it with trace=.")
+        return self._trace
 
     def close(self) -> None:
         """End the simulation."""

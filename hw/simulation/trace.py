@@ -21,6 +21,7 @@ class InstructionTrace:
         self._folder = tempfile.TemporaryDirectory(prefix="signmask-trace-")
         self.path = Path(self._folder.name) / "trace"
         self._read = 0
+        self.zero = 0  # cycle of the file in which the program reported last started
 
     def report(self, phase: str, cycles: int) -> None:
         """Call the observer for the phase that ran last and took `cycles`."""
@@ -35,6 +36,7 @@ class InstructionTrace:
             (starts if what == "s" else dones)[int(number)].append(int(cycle))
         # The last instruction is done in the last cycle of the phase.
         zero = max((max(times) for times in dones if times), default=0) + 1 - cycles
+        self.zero = zero
         heads = [0] * len(Queue)
         for index, instruction in enumerate(decode_all(self._code[phase])):
             queue = instruction.queue

@@ -2,6 +2,7 @@
 // Read: en and addr in one cycle, data in the next, held until the next en.
 // Write: the lanes whose bit in `lanes` is set. Ports are concatenated, port 0 in the lowest bits.
 module signmask_sram #(
+    parameter NAME = "sram",
     parameter WIDTH = 8,
     parameter DEPTH = 16,
     parameter ADDRESS = 4,
@@ -39,4 +40,23 @@ module signmask_sram #(
                                 <= write_data[w*WIDTH + lane*LANE +: LANE];
         end
     endgenerate
+
+`ifdef VERILATOR
+    // With +trace=PATH every write goes to the file PATH.NAME: cycle, address, lanes, data.
+    longint now = 0;
+    int trace = 0;
+    string path;
+    initial if ($value$plusargs("trace=%s", path)) trace = $fopen({path, ".", NAME}, "w");
+    always @(posedge clk) begin
+        now <= now + 1;
+        if (trace != 0) begin
+            for (int p = 0; p < WRITES; p = p + 1)
+                if (write_en[p])
+                    $fdisplay(trace, "%0d %0d %0h %0h", now, write_addr[p*ADDRESS +: ADDRESS],
+                        write_lanes[p*LANES +: LANES], write_data[p*WIDTH +: WIDTH]);
+            if (|write_en) $fflush(trace);
+        end
+    end
+    final if (trace != 0) $fclose(trace);
+`endif
 endmodule
