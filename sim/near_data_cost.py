@@ -30,11 +30,10 @@ def frame_table(planes: tuple[int, ...], plane_words: int, most: int) -> FrameTa
     per_plane = -(-plane_words // most)
     words = np.full((sum(planes), per_plane), most)
     words[:, -1] = plane_words - most * (per_plane - 1)
-    words = words.ravel()
     index = np.arange(words.size)
     part = np.repeat(np.arange(len(planes)), np.array(planes) * per_plane)
     return FrameTable(
-        words, np.cumsum(words) - words, part, np.diff(part, prepend=-1) > 0,
+        words.ravel(), np.cumsum(words) - words.ravel(), part, np.diff(part, prepend=-1) > 0,
         index % per_plane == 0, index % per_plane == per_plane - 1,
     )  # fmt: skip
 
@@ -42,8 +41,8 @@ def frame_table(planes: tuple[int, ...], plane_words: int, most: int) -> FrameTa
 class Work:
     """Collects the work of one instruction; `cycles` charges it.
 
-    `table`, `area` and `outliers` are called in the order in which the engine reads, `result` in the
-    order in which it writes.
+    `table`, `area` and `outliers` are called in the order in which the engine reads, `result` in
+    the order in which it writes.
     """
 
     def __init__(self, config: HardwareConfig, descriptor: int, size: int) -> None:

@@ -170,9 +170,7 @@ class NearDataEngine:
         now = normalisation.constants(self._moved_by_trend(d, moments))
         channels = [part.channels for part in self._parts(d)]
         if not closed and d["segment_bits"]:
-            self._work.runs.append(
-                timing.normalisation(core.config, images, channels, d["groups"])
-            )
+            self._work.runs.append(timing.normalisation(core.config, images, channels, d["groups"]))
         self._work.runs.append(
             timing.normalisation(core.config, images, channels, d["groups"], trend=True)
         )
@@ -196,7 +194,7 @@ class NearDataEngine:
     def prepare(self, f: Fields) -> Cost:
         """Segments, gains and, in a closed loop, correction codes of a boundary."""
         d = self._descriptor(f, BOUNDARY_FIELDS)
-        planes, images, positions, n = shape = self._shape(d)
+        planes, images, positions, n = self._shape(d)
         if d["loop"] >= len(LOOPS) or d["norm"] >= len(NORMS):
             raise Fault(f"has a descriptor at {f['descriptor']} with an unknown loop or norm")
         closed = LOOPS[d["loop"]] == "closed"

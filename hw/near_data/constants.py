@@ -37,17 +37,15 @@ class Constants(Elaboratable):
         state, second = Signal(range(4)), Signal()
         segments = field["segment_bits"].any()
         with m.Switch(state):
-            with m.Case(WAIT):
-                with m.If(self.complete):
-                    m.d.sync += [
-                        state.eq(Mux(job.prepare & job.trend, START, READY)),
-                        second.eq(job.closed | ~segments),
-                    ]
+            with m.Case(WAIT), m.If(self.complete):
+                m.d.sync += [
+                    state.eq(Mux(job.prepare & job.trend, START, READY)),
+                    second.eq(job.closed | ~segments),
+                ]
             with m.Case(START):
                 m.d.sync += state.eq(RUN)
-            with m.Case(RUN):
-                with m.If(unit.done):
-                    m.d.sync += [state.eq(Mux(second, READY, START)), second.eq(1)]
+            with m.Case(RUN), m.If(unit.done):
+                m.d.sync += [state.eq(Mux(second, READY, START)), second.eq(1)]
         with m.If(self.clear):
             m.d.sync += state.eq(WAIT)
         m.d.comb += [

@@ -34,7 +34,7 @@ class Stage:
 
     def __getattr__(self, name: str) -> Signal:
         try:
-            return self.__dict__["fields"][name]  # type: ignore[no-any-return]
+            return self.__dict__["fields"][name]
         except KeyError:
             raise AttributeError(name) from None
 
@@ -91,21 +91,16 @@ class Control(Elaboratable):
                   for name in ("first", "plane_first", "plane_last")),
             ]  # fmt: skip
         with m.Switch(state):
-            with m.Case(WAIT):
-                with m.If(self.constants):
-                    m.d.sync += [
-                        state.eq(Mux(job.body, BODY, GAIN)), gains_left.eq(job.gain_words)
-                    ]
-            with m.Case(BODY):
-                with m.If(body_load):
-                    m.d.sync += slot.eq(slot + 1)
-                    with m.If(last):
-                        m.d.sync += state.eq(Mux(job.prepare, GAIN, FLUSH))
-            with m.Case(GAIN):
-                with m.If(gain_load):
-                    m.d.sync += gains_left.eq(gains_left - words)
-                    with m.If(gains_left <= shape.words):
-                        m.d.sync += state.eq(FLUSH)
+            with m.Case(WAIT), m.If(self.constants):
+                m.d.sync += [state.eq(Mux(job.body, BODY, GAIN)), gains_left.eq(job.gain_words)]
+            with m.Case(BODY), m.If(body_load):
+                m.d.sync += slot.eq(slot + 1)
+                with m.If(last):
+                    m.d.sync += state.eq(Mux(job.prepare, GAIN, FLUSH))
+            with m.Case(GAIN), m.If(gain_load):
+                m.d.sync += gains_left.eq(gains_left - words)
+                with m.If(gains_left <= shape.words):
+                    m.d.sync += state.eq(FLUSH)
         for counter, up, down in (
             (ready, self.arrived, body_load), (used, load, self.drained)
         ):  # fmt: skip
@@ -185,4 +180,3 @@ class Control(Elaboratable):
             stage.head & Array(self.ring.restart[stream])[stage.slot],
             Array(self.ring.skip[stream])[stage.slot],
         )
-

@@ -47,7 +47,7 @@ class Descriptor(Elaboratable):
         self.line = Signal(8 * LINE_BYTES)
         names = [name for name in BOUNDARY_FIELDS if name not in _UNUSED]
         names += [name for name in map(_home, STREAM_FIELDS) if name not in names]
-        self.field = {name: Signal(_shape(name), name=f"d_{name}") for name in names}  # type: ignore[call-overload]
+        self.field = {name: Signal(_shape(name), name=f"d_{name}") for name in names}
 
     def part(self, name: str) -> list[Signal]:
         """The registers of a field that each part has."""

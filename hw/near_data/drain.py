@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Array, Cat, Const, Elaboratable, Module, Mux, Signal
+from amaranth import Array, Cat, Const, Elaboratable, Module, Mux, Signal, Value
 
 from signmask.hw.axi import ADDRESS_BITS
 from signmask.hw.near_data import shape as s
@@ -109,7 +109,10 @@ class Drain(Elaboratable):
             m.d.sync += [waiting.eq(0), slot.eq(0), left.eq(0), fresh.eq(1), valid.eq(0)]
         return m
 
-    def _strobes(self, m, take, left, address, flush, final_low) -> None:  # type: ignore[no-untyped-def]
+    def _strobes(
+        self, m: Module, take: Value, left: Value, address: Value, flush: Value, final_low: Value
+    ) -> None:
+        """Which bytes of a beat belong to the stream."""
         beat, low_bits = self.shape.beat, self.shape.beat_bits
         first = Const((1 << beat) - 1, beat) << address[:low_bits]
         partial = flush & (left == 1) & final_low.any()
@@ -117,12 +120,11 @@ class Drain(Elaboratable):
         with m.If(take):
             m.d.sync += self.strobes.eq(first[:beat] & Mux(partial, final, (1 << beat) - 1))
 
-    def _responses(self, m, take, left, valid, waiting) -> None:  # type: ignore[no-untyped-def]
+    def _responses(self, m: Module, take: Value, left: Value, valid: Value, waiting: Value) -> None:
+        """Beats that are not acknowledged yet."""
         outstanding = Signal(OUTSTANDING_BITS)
         with m.If(take & ~self.acknowledged):
             m.d.sync += outstanding.eq(outstanding + 1)
         with m.Elif(self.acknowledged & ~take):
             m.d.sync += outstanding.eq(outstanding - 1)
-        m.d.comb += self.idle.eq(
-            ~outstanding.any() & ~left.any() & ~valid & ~waiting.any()
-        )
+        m.d.comb += self.idle.eq(~outstanding.any() & ~left.any() & ~valid & ~waiting.any())

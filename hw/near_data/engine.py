@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -43,10 +45,11 @@ class NearDataEngine(wiring.Component):
     """Executes PREPARE, UPDATE_CODES, UPDATE_STREAM and READ, one at a time (`docs/isa.md`).
 
     `done` pulses in the last cycle of an instruction, together with `moved_bytes`; `ready` is high
-    again in the next. `segment_changes` and `saturated` pulse any number of times up to then. `now`,
-    `last` and `after_dense` are held while an instruction runs. Regions in memory begin at
-    multiples of 64 bytes; a boundary's tables and constants fit `engine_words` words. Raises
-    ConfigError for near_data_bytes that are no power of two.
+    again in the next. `segment_changes` and `saturated` pulse any number of times up to then.
+    `now`, `last` and `after_dense` are held while an instruction runs. Regions in memory begin at
+    multiples of 64 bytes, chunks of dy are whole planes, and a boundary's tables and constants fit
+    `engine_words` words (`engine_timing.table_words`). Raises ConfigError for near_data_bytes that
+    are no power of two.
     """
 
     def __init__(self, config: HardwareConfig) -> None:
@@ -82,10 +85,11 @@ class NearDataEngine(wiring.Component):
         self._buffers()
         m.submodules.drain = self._drain = Drain(shape, job, self._outs)
         self._clear = Signal()
-        for part in (
+        parts: tuple[Any, ...] = (
             descriptor, fetch, arrivals, self._tables, self._constants, scan, control, self._drain,
             *self._reads.values(), *self._outs,
-        ):  # fmt: skip
+        )  # fmt: skip
+        for part in parts:
             m.d.comb += part.clear.eq(self._clear)
         self._instruction()
         self._channels()
@@ -214,9 +218,7 @@ class NearDataEngine(wiring.Component):
             port = memory.read_port()
             m.d.comb += [
                 port.en.eq(Mux(job.codes, late.valid, early.valid & job.prepare)),
-                port.addr.eq(
-                    Mux(job.codes, late.fields[f"table_{i}"], early.fields[f"table_{i}"])
-                ),
+                port.addr.eq(Mux(job.codes, late.fields[f"table_{i}"], early.fields[f"table_{i}"])),
             ]
             self._table_words.append(port.data)
 
@@ -232,7 +234,7 @@ class NearDataEngine(wiring.Component):
 
     def _passes(self, ring: FrameRing) -> None:
         """Datapaths, their operands and results."""
-        m, job, control, scan = self._m, self._job, self._control, self._scan
+        m, job, scan = self._m, self._job, self._scan
         shape, stages, reads = self.shape, self._control.stages, self._reads
         field = self._descriptor.field
         delta = job.codes | job.stream

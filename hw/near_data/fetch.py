@@ -114,7 +114,8 @@ class Fetch(Elaboratable):
             with m.Case(AREA):
                 m.d.comb += [
                     self.allowed.eq(~self.fresh | (self.in_flight() != READ_SLOTS)),
-                    self.stream.eq(index), self.size.eq(walker.words * bytes_per_word),
+                    self.stream.eq(index),
+                    self.size.eq(walker.words * bytes_per_word),
                 ]
                 with m.Switch(index):
                     for i in s.AREAS:
@@ -209,9 +210,7 @@ class Fetch(Elaboratable):
         m.d.comb += [
             self.valid.eq(left.any() & ~hold.any()),
             accepted.eq(self.valid & self.ready),
-            done.eq(
-                (left == 0) & (hold <= 1) | (left == 1) & accepted & (pace == 1)
-            ),
+            done.eq((left == 0) & (hold <= 1) | (left == 1) & accepted & (pace == 1)),
             self.load.eq(done & (self.group != IDLE) & self.allowed),
             drop.eq(~self.beats.any()),
         ]
@@ -281,27 +280,26 @@ class Fetch(Elaboratable):
             with m.Else():
                 m.d.sync += self.tables_sent.eq(1)
                 to(areas, job.areas)
-        with m.Elif(step):
-            with m.Switch(self.group):
-                with m.Case(DESCRIPTOR):
+        with m.Elif(step), m.Switch(self.group):
+            with m.Case(DESCRIPTOR):
+                to(IDLE, 0)
+            with m.Case(TABLE):
+                m.d.sync += self.tables_sent.eq(1)
+                to(areas, job.areas)
+            with m.Case(AREA):
+                with m.If(lists.any() & (walker.last | (lead == LOOKAHEAD - 1))):
+                    to(LIST, lists)
+                with m.Elif(walker.last):
                     to(IDLE, 0)
-                with m.Case(TABLE):
-                    m.d.sync += self.tables_sent.eq(1)
-                    to(areas, job.areas)
-                with m.Case(AREA):
-                    with m.If(lists.any() & (walker.last | (lead == LOOKAHEAD - 1))):
-                        to(LIST, lists)
-                    with m.Elif(walker.last):
-                        to(IDLE, 0)
-                    with m.Else():
-                        to(AREA, job.areas)
-                with m.Case(LIST):
-                    with m.If(ring.flags["last"][self.list_slot]):
-                        to(IDLE, 0)
-                    with m.Elif(issued):
-                        to(LIST, lists)
-                    with m.Else():
-                        to(AREA, job.areas)
+                with m.Else():
+                    to(AREA, job.areas)
+            with m.Case(LIST):
+                with m.If(ring.flags["last"][self.list_slot]):
+                    to(IDLE, 0)
+                with m.Elif(issued):
+                    to(LIST, lists)
+                with m.Else():
+                    to(AREA, job.areas)
         with m.If(self.clear):
             m.d.sync += [
                 self.group.eq(IDLE), lead.eq(0), issued.eq(0), self.area_slot.eq(0),

@@ -89,6 +89,4 @@ class FrameRing:
     def store(self, m: Module, slot: Signal, walker: FrameWalker) -> None:
         """Keep the walker's frame in `slot`."""
         m.d.sync += [self.words[slot].eq(walker.words), self.part[slot].eq(walker.part)]
-        m.d.sync += [
-            self.flags[name][slot].eq(getattr(walker, name)) for name in self.FLAGS
-        ]
+        m.d.sync += [self.flags[name][slot].eq(getattr(walker, name)) for name in self.FLAGS]

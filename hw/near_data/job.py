@@ -19,8 +19,8 @@ AFFINE, TREND, CALIBRATED = (NORMS.index(name) for name in ("affine", "trend", "
 class Job(Elaboratable):
     """Registers that are valid two cycles after `load`, when the descriptor is there.
 
-    `prepare`, `codes`, `stream`, `read`: the operation (set before). `areas`, `lists`, `outs`: which
-    streams it has, bits by the numbers in `shape`. `body`: it has frames of words.
+    `prepare`, `codes`, `stream`, `read`: the operation (set before). `areas`, `lists`, `outs`:
+    which streams it has, bits by the numbers in `shape`. `body`: it has frames of words.
     """
 
     def __init__(self, shape: Shape, descriptor: Descriptor) -> None:

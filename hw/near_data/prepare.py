@@ -95,9 +95,7 @@ class Prepare(Elaboratable):
             for target, code, x in zip(corrections, codes, x_hat, strict=True):
                 m.d.sync += target.eq(saturate(code - x, DELTA_BITS))
         m.d.comb += [
-            self.changes_valid.eq(
-                body[COMPARED] & field["segment_bits"].any() & ~job.after_dense
-            ),
+            self.changes_valid.eq(body[COMPARED] & field["segment_bits"].any() & ~job.after_dense),
             self.changes.eq(ones(differ)),
         ]
         self._compress(m, corrections, body)

@@ -14,9 +14,7 @@ class Push:
     `region`: the word starts a region; `close`: the frame ends one, if it is the word's last.
     """
 
-    def __init__(
-        self, stage: Stage, data: Value, size: Value, region: Value, close: Value
-    ) -> None:
+    def __init__(self, stage: Stage, data: Value, size: Value, region: Value, close: Value) -> None:
         self.stage, self.data, self.size, self.region, self.close = (
             stage, data, size, region, close,
         )  # fmt: skip

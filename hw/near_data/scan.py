@@ -44,8 +44,10 @@ class Scan(Elaboratable):
         self.counts_valid, self.counts_take = Signal(), Signal()
         self.counts = [Signal(self.count_bits, name=f"count_{i}") for i in range(2)]
         self.read, self.slot, self.first = Signal(), Signal(range(s.RING)), Signal()
-        self.chunks = [Signal(8 * shape.packed(1 + s.DELTA_BITS), name="delta_area"),
-                       Signal(8 * shape.packed(1 + s.CORRECTION_BITS), name="correction_area")]  # fmt: skip
+        self.chunks = [
+            Signal(8 * shape.packed(1 + s.DELTA_BITS), name="delta_area"),
+            Signal(8 * shape.packed(1 + s.CORRECTION_BITS), name="correction_area"),
+        ]
 
     def elaborate(self, platform: object) -> Module:
         """Word counter, and three stages: two of the buffers, one that takes words apart."""
@@ -104,7 +106,8 @@ class Scan(Elaboratable):
             m.submodules[f"memory_{i}"] = memory.memory
             m.d.comb += [
                 port.en.eq(final[0] & used), port.addr.eq(final[3:]), port.data.eq(entry),
-                port.lanes.eq(1), self.counts[i].eq(queue.head.payload.word_select(i, self.count_bits)),
+                port.lanes.eq(1),
+                self.counts[i].eq(queue.head.payload.word_select(i, self.count_bits)),
             ]  # fmt: skip
             totals.append(sum_)
         m.d.comb += [

@@ -62,9 +62,7 @@ class TableItems(Elaboratable):
         fixed, open_ = job.prepare & ~job.trend, job.prepare & job.calibrated & ~job.closed
         step = Mux(job.affine, 0, Mux(job.closed, self.now, self.last))
         stride, size = field["cal_stride"], planes * (8 * n)
-        yield "segments", Item(
-            job.activation, field["table"], zero, zero, Const(24 * n), Const(3)
-        )
+        yield "segments", Item(job.activation, field["table"], zero, zero, Const(24 * n), Const(3))
         yield "a", Item(fixed, field["cal_a"], step, stride, size, planes)
         yield "b", Item(fixed, field["cal_b"], step, stride, size, planes)
         yield "a_now", Item(open_, field["cal_a"], self.now, stride, size, planes)
@@ -75,8 +73,9 @@ class TableItems(Elaboratable):
         for part in range(MAX_PARTS):
             words = Cat(Const(0, 1), field[f"planes_{part}"] * field["images"])
             used = trend & (field["parts"] > part)
-            yield f"sums_{part}", Item(
-                used, field[f"sums_{part}"], zero, zero, words * (8 * n), words
+            yield (
+                f"sums_{part}",
+                Item(used, field[f"sums_{part}"], zero, zero, words * (8 * n), words),
             )
         group_words = (groups + (n - 1)) // n if n & (n - 1) == 0 else _quotient(groups, n)
         bytes_ = Cat(Const(0, 3), groups)
@@ -85,8 +84,9 @@ class TableItems(Elaboratable):
             ("inverse_now", "cal_inverse", self.now), ("sigma_last", "cal_sigma", self.last),
         ):  # fmt: skip
             yield name, Item(trend, field[table], when, bytes_, bytes_, group_words)
-        yield "gain", Item(
-            job.codes, field["gain"], zero, zero, job.gain_words * (4 * n), job.gain_words
+        yield (
+            "gain",
+            Item(job.codes, field["gain"], zero, zero, job.gain_words * (4 * n), job.gain_words),
         )
 
     def elaborate(self, platform: object) -> Module:

@@ -19,9 +19,9 @@ SEGMENTS = 8
 
 class TableLoader(Elaboratable):
     """Takes the words of each item (`enter`: kind, size in bytes, skip in its first beat, target
-    word) out of its `buffer`: lines of a descriptor, the three words of the segment table (`breaks`,
-    `slopes`, `intercepts`), or words of n entries, written to the table memory (`write`, `address`,
-    `data`). `idle`: nothing is under way.
+    word) out of its `buffer`: lines of a descriptor, the three words of the segment table
+    (`breaks`, `slopes`, `intercepts`), or words of n entries, written to the table memory
+    (`write`, `address`, `data`). `idle`: nothing is under way.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -79,9 +79,7 @@ class TableLoader(Elaboratable):
         valid, kind, final, at = (
             stages[-1][0], stages[-1][1:3], stages[-1][3], stages[-1][4:],
         )  # fmt: skip
-        m.d.comb += self.idle.eq(
-            ~queue.head.valid & ~Cat(stage[0] for stage in stages[1:]).any()
-        )
+        m.d.comb += self.idle.eq(~queue.head.valid & ~Cat(stage[0] for stage in stages[1:]).any())
         chunk = buffer.chunk
         table = Cat(chunk[64 * i : 64 * i + ENTRY_BITS] for i in range(SEGMENTS))
         narrow = Cat(

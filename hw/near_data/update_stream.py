@@ -79,9 +79,7 @@ class UpdateStream(Elaboratable):
             lanes.append(sums)
         saturated = Signal(n)
         with m.If(active[self.START + 1]):
-            m.d.sync += saturated.eq(
-                Cat(flags) & lane_mask(stages[self.START + 1].limit, n)
-            )
+            m.d.sync += saturated.eq(Cat(flags) & lane_mask(stages[self.START + 1].limit, n))
         m.d.comb += [
             self._words.eq(
                 Mux(wide, Cat(words), Cat(word[: RAW_BITS // 2] for word in words))

@@ -106,9 +106,7 @@ def write_beats(
     return _differences(full + part, starts)
 
 
-def _ends(
-    sizes: np.ndarray, starts: np.ndarray, lows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _ends(sizes: np.ndarray, starts: np.ndarray, lows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     region = np.cumsum(starts) - 1
     total = np.cumsum(sizes)
     before = (total - sizes)[starts]

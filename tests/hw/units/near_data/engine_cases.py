@@ -7,10 +7,10 @@ import numpy as np
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.isa import (
     BOUNDARY_FIELDS,
+    FORMATS,
     LOOPS,
     NORMS,
     STREAM_FIELDS,
-    FORMATS,
     Instruction,
     pack_descriptor,
 )
@@ -136,9 +136,7 @@ class Case:
             "cal_a": self._put(cal[0], "<i8"), "cal_b": self._put(cal[1], "<i8"),
         }  # fmt: skip
         values = self._deltas((planes * self.words, n), correction, 2) % 256 - 128
-        d["corrections"], d["correction_list"] = self._compressed(
-            values, self.words, correction, 2
-        )
+        d["corrections"], d["correction_list"] = self._compressed(values, self.words, correction, 2)
         for part, (count, channels) in enumerate(zip(self.planes, self.channels, strict=True)):
             wide = int(rng.choice([2, 4]))
             y = self._raw(count, wide)
