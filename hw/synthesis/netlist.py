@@ -86,7 +86,7 @@ def _synthesise(
     boxes = {name for name in kept if name in leave_out or name == SRAM}
     memory_bits, inner = _elaborate(design, kept, boxes, folder)
     stat = _map(design.top, inner, library, period_ns, folder)
-    parts = _parts(stat, memory_bits, library)
+    parts = _parts(stat, memory_bits, {*boxes, *inner}, library)
     top = f"\\{design.top}"
     outside = {
         kind.lstrip("\\"): number
@@ -202,17 +202,24 @@ def _module(stat: Mapping[str, Any], kind: str) -> str:
 
 
 def _parts(
-    stat: Mapping[str, Any], memory_bits: Counter[str], library: Technology
+    stat: Mapping[str, Any],
+    memory_bits: Counter[str],
+    boxes: Collection[str],
+    library: Technology,
 ) -> dict[str, Part]:
     """Totals of every module, those of the modules inside it included."""
     areas, registers = library.areas, library.registers
     found = {}
+
+    def box_or_module(kind: str) -> bool:
+        return kind.lstrip("\\") in boxes or _module(stat, kind) in stat
+
     for module in stat:
         inside = _instances(stat, module)
-        unknown = [kind for kind in inside if kind.startswith("$")]
+        unknown = [kind for kind in inside if kind not in areas and not box_or_module(kind)]
         if unknown:
             raise SynthesisError(
-                f"yosys left {unknown[0]} in {module}, which {library.name} has no cell for; "
+                f"yosys left {unknown[0]} in {module}, of which {library.name} has no area; "
                 "choose another library."
             )
         cells = {kind: n for kind, n in inside.items() if kind in areas}

@@ -39,16 +39,13 @@ class Technology:
         ):
             body = text[start:end]
             area = AREA.search(body)
-            if area is None:
-                raise SynthesisError(
-                    f"cell {name} in {self.liberty} has no area; choose another library."
-                )
-            cells[name] = float(area[1]), bool(REGISTER.search(body))
+            if area is not None:
+                cells[name] = float(area[1]), bool(REGISTER.search(body))
         return cells
 
     @property
     def areas(self) -> dict[str, float]:
-        """Area of each cell in um2."""
+        """Area of each cell in um2; pads have none and are left out."""
         return {name: area for name, (area, _) in self._cells.items()}
 
     @property
