@@ -15,7 +15,8 @@ def bitwise_assignments(text: str) -> str:
 
     OpenSTA has no concatenations on the left of an assignment.
     """
-    lines, widths = [], {}
+    lines: list[str] = []
+    widths: dict[str, tuple[int, int]] = {}
     for line in text.splitlines():
         if line.startswith("module "):
             widths = {}
