@@ -97,7 +97,7 @@ class ArrayResults(wiring.Component):
                 )
             with m.Switch(now[1]):
                 for p in range(parts):
-                    with m.Case(p):
+                    with m.Case(p) if p < parts - 1 else m.Default():
                         m.d.comb += initial.eq(Cat(reads)[p * row_bits : (p + 1) * row_bits])
         return m
 

@@ -115,7 +115,7 @@ class OutlierSelector(wiring.Component):
             digit = Signal(mix.narrow_bits, name=f"digit_{i}")
             with m.Switch(self.place):
                 for place in range(mix.digits):
-                    with m.Case(place):
+                    with m.Case(place) if place < mix.digits - 1 else m.Default():
                         sign = wide[(place + 1) * k] & (top == place)
                         m.d.comb += digit.eq(Cat(wide[place * k : (place + 1) * k], sign))
             # In pass 0 the digit of an inlier is the inlier, but for its sign.

@@ -136,7 +136,7 @@ class Pe(wiring.Component):
                 m.d.sync += value.eq(_word(self.values, j, DELTA_BITS))
                 with m.Switch(index):
                     for i in range(mix.group):
-                        with m.Case(i):
+                        with m.Case(i) if i < mix.group - 1 else m.Default():
                             m.d.sync += weight.eq(_word(self.weights, i, WEIGHT_BITS))
             product = Signal(
                 signed(DELTA_BITS + WEIGHT_BITS), name=f"full_product_{j}", reset_less=True

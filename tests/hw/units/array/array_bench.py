@@ -6,7 +6,7 @@ import os
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
-from cocotb.triggers import FallingEdge, RisingEdge
+from cocotb.triggers import FallingEdge, RisingEdge, SimTimeoutError, with_timeout
 
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.isa import Instruction
@@ -16,6 +16,7 @@ from signmask.sim.outlier_selector import OutlierSelector
 from signmask.sim.pe_array import PeArray
 
 PARAMETERS = json.loads(os.environ["PARAMETERS"])
+PERIOD = 2  # nanoseconds
 CONFIG = HardwareConfig.from_json(PARAMETERS["config"])
 
 
@@ -113,7 +114,7 @@ async def random_instructions(dut):
     rng = np.random.default_rng(PARAMETERS["seed"])
     sim, n, columns = Simulated(), CONFIG.group, CONFIG.columns
     core = sim.core
-    Clock(dut.clk, 2, unit="ns", impl="gpi").start()
+    Clock(dut.clk, PERIOD, unit="ns", impl="gpi").start()
     for signal in ("instruction__valid", "input_fill__en", "weight_fill__en",
                    "accumulator_fill__en", "look__en"):  # fmt: skip
         getattr(dut, signal).value = 0
@@ -163,7 +164,10 @@ async def random_instructions(dut):
         dut.instruction__valid.value = 0
         # The word is valid in the cycle of the start only.
         dut.instruction__payload.value = int.from_bytes(rng.bytes(32), "little")
-        await RisingEdge(dut.done)
+        try:
+            await with_timeout(RisingEdge(dut.done), PERIOD * (expected + 100), "ns")
+        except SimTimeoutError:
+            raise AssertionError(f"not done after {expected + 100} cycles: {fields}") from None
         await FallingEdge(dut.clk)
         await FallingEdge(dut.clk)
         assert int(dut.instruction__ready.value) == 1
