@@ -324,8 +324,8 @@ class NormalisationUnit(wiring.Component):
             m.d.sync += [scaled.eq(join_products(low, high, SCALED_SPLIT)), shift.eq(shift_5)]
         a = Signal(signed(GAIN_BITS))
         m.d.comb += left.eq(-shift)
-        # One bit more than A: what exceeds A still does so after any shift to the left.
-        grown = saturate(scaled, GAIN_BITS + 1) << left
+        # What exceeds A is clamped to an edge, which exceeds A after any shift to the left.
+        grown = saturate(scaled, GAIN_BITS) << left
         rounded = shift_round(scaled, shift[:-1])
         with m.If(active[6]):
             m.d.sync += a.eq(
