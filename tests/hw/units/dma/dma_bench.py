@@ -5,14 +5,39 @@ The instructions come in a JSON file (environment CASE), the results go to anoth
 
 import json
 import os
+import random
 from pathlib import Path
 
 import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
+from cocotbext.axi import AxiRamRead, AxiRamWrite, AxiReadBus, AxiWriteBus
 
 CASE = Path(os.environ["CASE"])
 LIMIT = 200_000
+
+
+def slave(dut, axi):
+    """cocotbext-axi's memory at the port `axi`, of the content of a file, with random pauses."""
+    path = Path(axi["memory"])
+    arguments = {"size": path.stat().st_size, "reset": dut.rst, "clock": dut.clk}
+    if axi["write"]:
+        ram = AxiRamWrite(AxiWriteBus.from_prefix(dut, "axi"), **arguments)
+        channels = (ram.aw_channel, ram.w_channel, ram.b_channel)
+    else:
+        ram = AxiRamRead(AxiReadBus.from_prefix(dut, "axi"), **arguments)
+        channels = (ram.ar_channel, ram.r_channel)
+    ram.write(0, path.read_bytes())
+    for seed, channel in enumerate(channels):
+        channel.set_pause_generator(pauses(seed))
+    return ram
+
+
+def pauses(seed):
+    """Random pauses of a channel."""
+    chance = random.Random(seed)
+    while True:
+        yield chance.random() < 0.3
 
 
 @cocotb.test()
@@ -30,6 +55,7 @@ async def runs(dut):
     for _ in range(3):
         await RisingEdge(dut.clk)
     dut.rst.value = 0
+    ram = slave(dut, case["axi"]) if "axi" in case else None
     starts, dones, moved = [], [], []
     offered, wait, cycle = False, gaps[0], 0
     answers = {}
@@ -75,4 +101,7 @@ async def runs(dut):
         "starts": starts, "dones": dones, "moved": moved,
         "pads": {name: {at: hex(v) for at, v in pad.items()} for name, pad in pads.items()},
     }  # fmt: skip
+    if ram is not None:
+        path = Path(case["axi"]["memory"])
+        path.write_bytes(ram.read(0, path.stat().st_size))
     CASE.with_suffix(".result").write_text(json.dumps(result))

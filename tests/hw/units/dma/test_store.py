@@ -11,9 +11,27 @@ from signmask.hw.dma.store import StoreUnit
 from signmask.hw.simulation import memory as memories
 from signmask.hw.simulation import runner
 from tests.hw.units.dma import dma_programs as programs
-from tests.hw.units.dma.unit_bench import SOURCES, UnitBench, check_cycles, check_moved, words_of
+from tests.hw.units.dma.unit_bench import (
+    SOURCES,
+    AxiBench,
+    UnitBench,
+    check_cycles,
+    check_moved,
+    words_of,
+)
 
 BENCH = Path(__file__).parent / "dma_bench.py"
+
+
+def description(core, program):
+    """What dma_bench needs to know."""
+    return {
+        "words": words_of(program), "gaps": program.gaps, "inputs": {}, "writes": {},
+        "reads": {
+            "accumulator": rows(core.accumulator.data, 32),
+            "parameter": rows(core.parameter.data, 48),
+        },
+    }  # fmt: skip
 
 
 def simulate(config, core, program, folder, plusargs):
@@ -21,15 +39,8 @@ def simulate(config, core, program, folder, plusargs):
     memory = memories.WriteMemory(0, config.axi_bytes)
     build = runner.build(UnitBench(StoreUnit(config), memory), "store_bench", **SOURCES)
     file = memories.MemoryFile(programs.MEMORY)
-    case = {
-        "words": words_of(program), "gaps": program.gaps, "inputs": {}, "writes": {},
-        "reads": {
-            "accumulator": rows(core.accumulator.data, 32),
-            "parameter": rows(core.parameter.data, 48),
-        },
-    }  # fmt: skip
     path = folder / "case.json"
-    path.write_text(json.dumps(case))
+    path.write_text(json.dumps(description(core, program)))
     runner.run(build, BENCH, env={"CASE": str(path)}, plusargs=[file.plusarg, *plusargs])
     result = json.loads(path.with_suffix(".result").read_text())
     written = np.array(file.data)
@@ -81,3 +92,17 @@ def test_cycles(name, latency, tmp_path):
 @pytest.mark.parametrize("name", list(programs.CONFIGS))
 def test_stalls(name, tmp_path):
     compare(name, 7, 2, tmp_path, stalls=True)
+
+
+def test_protocol(tmp_path):
+    """cocotbext-axi answers, with pauses; it refuses bursts across 4 KiB."""
+    config, model, program = case("nano", 100, 5, count=30)
+    build = runner.build(AxiBench(StoreUnit(config)), "store_axi")
+    memory = tmp_path / "memory"
+    memory.write_bytes(bytes(programs.MEMORY))
+    path = tmp_path / "case.json"
+    axi = {"memory": str(memory), "write": True}
+    path.write_text(json.dumps(description(model.core, program) | {"axi": axi}))
+    runner.run(build, BENCH, env={"CASE": str(path)})
+    assert memory.read_bytes() == model.core.memory.data.tobytes()
+    check_moved(model, program, json.loads(path.with_suffix(".result").read_text()))

@@ -2,7 +2,7 @@
 
 from amaranth import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Out
 
 from signmask.hw.simulation import memory as memories
 from signmask.hw.spec.isa import Traffic
@@ -24,15 +24,57 @@ class UnitBench(wiring.Component):
         m = Module()
         m.submodules.unit, m.submodules.memory = unit, memory = self.unit, self.memory
         wiring.connect(m, unit.axi, memory.port)
-        for name, member in self.signature.members.items():
-            inner, outer = getattr(unit, name), getattr(self, name)
-            if member.is_signature:
-                wiring.connect(m, inner, wiring.flipped(outer))
-            elif member.flow == In:
-                m.d.comb += inner.eq(outer)
-            else:
-                m.d.comb += outer.eq(inner)
+        join(m, unit, self, self.signature.members)
         return m
+
+
+class AxiBench(wiring.Component):
+    """A unit whose port `axi` has AXI4's names and constant members, with the prefix `axi`."""
+
+    def __init__(self, unit):
+        self.unit = unit
+        others = {k: v for k, v in unit.signature.members.items() if k != "axi"}
+        channels = {}
+        for name, channel in unit.signature.members["axi"].signature.members.items():
+            for member, port in channel.signature.members.items():
+                channels[f"axi_{name}{member}"] = port
+            if name in ("ar", "aw"):
+                channels |= {f"axi_{name}id": Out(1), f"axi_{name}size": Out(3)}
+                channels |= {f"axi_{name}burst": Out(2)}
+            else:
+                channels |= (
+                    {} if name == "w" else {f"axi_{name}id": In(1), f"axi_{name}resp": In(2)}
+                )
+        super().__init__(others | channels)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.unit = unit = self.unit
+        join(m, unit, self, [n for n in unit.signature.members if n != "axi"])
+        for name, channel in unit.signature.members["axi"].signature.members.items():
+            inner = getattr(unit.axi, name)
+            for member, port in channel.signature.members.items():
+                here, there = getattr(inner, member), getattr(self, f"axi_{name}{member}")
+                m.d.comb += here.eq(there) if port.flow == In else there.eq(here)
+            if name in ("ar", "aw"):
+                size = (unit.axi.signature.data_bytes - 1).bit_length()
+                m.d.comb += [
+                    getattr(self, f"axi_{name}size").eq(size),
+                    getattr(self, f"axi_{name}burst").eq(1),
+                ]
+        return m
+
+
+def join(m, unit, bench, names):
+    """Connect ports of the unit to those of the bench that have the same names."""
+    for name in names:
+        inner, outer, member = getattr(unit, name), getattr(bench, name), bench.signature.members
+        if member[name].is_signature:
+            wiring.connect(m, inner, wiring.flipped(outer))
+        elif member[name].flow == In:
+            m.d.comb += inner.eq(outer)
+        else:
+            m.d.comb += outer.eq(inner)
 
 
 def words_of(program):
