@@ -48,12 +48,14 @@ EVENTS = {"deltas": DeltaEvent(), "saturated": CountEvent(SATURATION_BITS)}
 class Operation(wiring.Component):
     """One vector instruction: `instruction` starts it, `done` pulses with its last write.
 
-    `name` is its opcode, `ports` are names of `vector_ports` and of `EVENTS`. Ports and events are
-    quiet, all zero, before the cycle after the start and after the done cycle.
+    `name` is its opcode, `executes` all of them, `ports` are names of `vector_ports` and of
+    `EVENTS`. Ports and events are quiet, all zero, before the cycle after the start and after the
+    done cycle.
     """
 
     def __init__(self, config: HardwareConfig, name: str, ports: tuple[str, ...]) -> None:
         self.config, self.name = config, name
+        self.executes: tuple[str, ...] = (name,)
         known = {**vector_ports(config), **EVENTS}
         super().__init__(
             {"instruction": In(InstructionStream), "done": Out(1)}

@@ -49,6 +49,7 @@ class Requantise(Operation):
                 "parameter_write_0", "parameter_write_1", "saturated",
             ),
         )  # fmt: skip
+        self.executes = ("REQUANTISE", "QUANTISE")
 
     def elaborate(self, platform: object) -> Module:
         """Control, addresses and the lanes."""

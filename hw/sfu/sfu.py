@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from amaranth import Module, Signal, Value
@@ -15,11 +15,13 @@ from signmask.hw.sfu.copy import Copy
 from signmask.hw.sfu.encode_mask import EncodeMask
 from signmask.hw.sfu.encode_raw import EncodeRaw
 from signmask.hw.sfu.encode_source import EncodeSource
-from signmask.hw.sfu.operation import EVENTS, vector_ports
+from signmask.hw.sfu.operation import EVENTS, Operation, vector_ports
 from signmask.hw.sfu.requantise import Requantise
 from signmask.hw.sfu.softmax import NormaliseRows, Softmax
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.isa import FORMATS
+
+Kind = Callable[[HardwareConfig], Operation]
 
 
 class Sfu(wiring.Component):
@@ -27,22 +29,16 @@ class Sfu(wiring.Component):
 
     `instruction` and `done` as everywhere; ports `vector_ports` and events `EVENTS` of
     `hw/sfu/operation.py`. Units use them between the cycle after the start and the done cycle;
-    what they drive outside of that is ignored.
+    what they drive outside of that is ignored. `kinds` are the units that it has, for studies and
+    tests of some of them; another one's instruction is never done.
     """
 
-    def __init__(self, config: HardwareConfig) -> None:
-        requantise = Requantise(config)
-        self.units: Mapping[str, Any] = {
-            "REQUANTISE": requantise,
-            "QUANTISE": requantise,
-            "COPY": Copy(config),
-            "ENCODE_RAW": EncodeRaw(config),
-            "ENCODE_MASK": EncodeMask(config),
-            "ENCODE_SOURCE": EncodeSource(config),
-            "SOFTMAX": Softmax(config),
-            "NORMALISE_ROWS": NormaliseRows(config),
-            "CONSTANTS": Constants(config),
-        }
+    KINDS = (
+        Requantise, Copy, EncodeRaw, EncodeMask, EncodeSource, Softmax, NormaliseRows, Constants,
+    )  # fmt: skip
+
+    def __init__(self, config: HardwareConfig, kinds: Sequence[Kind] = KINDS) -> None:
+        self.units = tuple(kind(config) for kind in kinds)
         self.shared = {**vector_ports(config), **EVENTS}
         super().__init__(
             {"instruction": In(InstructionStream), "done": Out(1)}
@@ -59,16 +55,14 @@ class Sfu(wiring.Component):
             m.d.sync += busy.eq(0)
         with m.If(start):
             m.d.sync += busy.eq(1)
-        names: dict[Any, list[str]] = {}
-        for name, unit in self.units.items():
-            names.setdefault(unit, []).append(name)
         chosen: dict[Any, Value] = {}
-        for unit, opcodes in names.items():
-            m.submodules[opcodes[0].lower()] = unit
+        for unit in self.units:
+            name = unit.name.lower()
+            m.submodules[name] = unit
             code = opcode(self.instruction.payload)
-            fits, selected = Signal(), Signal(name=f"{opcodes[0].lower()}_selected")
+            fits, selected = Signal(), Signal(name=f"{name}_selected")
             m.d.comb += [
-                fits.eq(start & code.matches(*(FORMATS[name].opcode for name in opcodes))),
+                fits.eq(start & code.matches(*(FORMATS[name].opcode for name in unit.executes))),
                 unit.instruction.valid.eq(fits),
                 unit.instruction.payload.eq(self.instruction.payload),
             ]

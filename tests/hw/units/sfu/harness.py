@@ -27,8 +27,8 @@ class SfuHarness(wiring.Component):
     """`cycles` counts from the start of an instruction to its done, both included; the event counts
     are those since the start."""
 
-    def __init__(self, config):
-        self.sfu = Sfu(config)
+    def __init__(self, config, kinds=Sfu.KINDS):
+        self.sfu = Sfu(config, kinds)
         known, n = vector_ports(config), config.group
         self.pads = {}
         for name, ports in PORTS.items():

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from signmask.hw.sfu.copy import Copy
+from signmask.hw.sfu.encode_mask import EncodeMask
+from signmask.hw.sfu.encode_raw import EncodeRaw
+from signmask.hw.sfu.encode_source import EncodeSource
+from signmask.hw.sfu.requantise import Requantise
+from signmask.hw.sfu.sfu import Sfu
 from signmask.hw.simulation import runner
 from signmask.hw.spec.config import NANO
 from tests.hw.units.sfu.harness import SfuHarness
@@ -18,13 +24,16 @@ SMALL = replace(
 CONFIGS = {
     "groups of 8": SMALL,
     "one full lane": replace(SMALL, full_lanes=1, inlier_bits=4),
-    "every lane full": replace(SMALL, full_lanes=8, inlier_bits=5),
     "groups of 16": replace(SMALL, group=16),
 }
 
 
-def check(config, instructions, seed):
-    build = runner.build(SfuHarness(config), "sfu_harness")
+# Softmax and constants have tests of their own.
+KINDS = (Requantise, Copy, EncodeRaw, EncodeMask, EncodeSource)
+
+
+def check(config, instructions, seed, kinds=KINDS):
+    build = runner.build(SfuHarness(config, kinds), "sfu_harness")
     parameters = {"config": config.to_json(), "seed": seed, "instructions": instructions}
     runner.run(build, BENCH, "random_instructions", env={"PARAMETERS": json.dumps(parameters)})
 
@@ -32,6 +41,11 @@ def check(config, instructions, seed):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_random_instructions(name):
     check(CONFIGS[name], 80, 1)
+
+
+@pytest.mark.slow
+def test_beside_every_other_unit():
+    check(SMALL, 60, 3, Sfu.KINDS)
 
 
 @pytest.mark.slow
