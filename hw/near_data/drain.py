@@ -116,7 +116,7 @@ class Drain(Elaboratable):
         beat, low_bits = self.shape.beat, self.shape.beat_bits
         first = Const((1 << beat) - 1, beat) << address[:low_bits]
         partial = flush & (left == 1) & final_low.any()
-        final = Cat(final_low > i for i in range(beat))
+        final = Cat(*(final_low > i for i in range(beat - 1)), Const(0, 1))
         with m.If(take):
             m.d.sync += self.strobes.eq(first[:beat] & Mux(partial, final, (1 << beat) - 1))
 

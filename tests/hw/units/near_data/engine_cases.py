@@ -68,7 +68,7 @@ class Case:
         return address
 
     def _raw(self, planes: int, wide: int) -> np.ndarray:
-        limit = 300 if wide == 2 else 40000
+        limit = 300 if wide == 2 else 9000
         return self.rng.integers(-limit, limit, (planes, self.images, self.positions, self.n))
 
     def _deltas(self, shape: tuple[int, ...], bits: int, wide: int) -> np.ndarray:

@@ -6,16 +6,17 @@ import os
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
-from cocotb.triggers import RisingEdge
-from engine_cases import Case, instruction_word
+from cocotb.triggers import RisingEdge, with_timeout
 
 from signmask.hw.spec.config import HardwareConfig
 from signmask.sim.core import Core
 from signmask.sim.counters import Counters
 from signmask.sim.near_data_engine import NearDataEngine
 from signmask.sim.outlier_selector import OutlierSelector
+from tests.hw.units.near_data.engine_cases import Case, instruction_word
 
 PARAMETERS = json.loads(os.environ["PARAMETERS"])
+LIMIT_NS = 1_000_000
 NAMES = [f"item_{i:03}" for i in range(100)]
 
 
@@ -38,15 +39,9 @@ async def execute(dut, name, descriptor, steps, after_dense):
     dut.go.value = 1
     await RisingEdge(dut.clk)
     dut.go.value = 0
-    for _ in range(PARAMETERS.get("limit", 200)):
-        for _ in range(1000):
-            await RisingEdge(dut.clk)
-            if int(dut.finished.value):
-                await RisingEdge(dut.clk)
-                return tuple(
-                    int(port.value) for port in (dut.cycles, dut.moved, dut.changes, dut.saturated)
-                )
-    raise AssertionError(f"{name} does not end")
+    await with_timeout(RisingEdge(dut.finished), LIMIT_NS, "ns")
+    await RisingEdge(dut.clk)
+    return tuple(int(port.value) for port in (dut.cycles, dut.moved, dut.changes, dut.saturated))
 
 
 def differences(found, wanted):
