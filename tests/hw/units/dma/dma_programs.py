@@ -21,7 +21,7 @@ CONFIGS = {
     "narrow": replace(NANO, name="narrow", group=8, columns=4, **SIZES),
     "large": replace(NANO, name="large", group=64, columns=16, axi_bytes=64, **SIZES),
 }
-MEMORY = 1 << 18
+MEMORY = 1 << 20
 PARAMETERS = 1 << 14  # bytes at the start of the memory that hold entries of 48 bits
 SPACES = ("input", "weight", "accumulator", "segments", "corrections", "parameter")
 NOW, LAST = 5, 3
