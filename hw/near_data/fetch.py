@@ -53,6 +53,7 @@ class Fetch(Elaboratable):
         count_bits = (shape.n * shape.words).bit_length()
         self.counts_valid, self.counts_take = Signal(), Signal()
         self.counts = [Signal(count_bits, name=f"count_{i}") for i in range(2)]
+        self._in_flight = Signal(range(READ_SLOTS + 1))  # frames between fetch and `freed`
         self.freed, self.tables_sent, self.moved = Signal(), Signal(), Signal(32)
 
     def elaborate(self, platform: object) -> Module:
@@ -113,7 +114,7 @@ class Fetch(Elaboratable):
                 ]  # fmt: skip
             with m.Case(AREA):
                 m.d.comb += [
-                    self.allowed.eq(~self.fresh | (self.in_flight() != READ_SLOTS)),
+                    self.allowed.eq(~self.fresh | (self._in_flight != READ_SLOTS)),
                     self.stream.eq(index),
                     self.size.eq(walker.words * bytes_per_word),
                 ]
@@ -143,12 +144,6 @@ class Fetch(Elaboratable):
             with m.If(self.load & (self.group == LIST) & (index == i) & self.restart):
                 m.d.sync += lists_base[i].eq(base)
         self._beats(m, low_bits)
-
-    def in_flight(self) -> Signal:
-        """Frames between fetch and `freed`."""
-        if not hasattr(self, "_in_flight"):
-            self._in_flight = Signal(range(READ_SLOTS + 1))
-        return self._in_flight
 
     def _beats(self, m: Module, low_bits: int) -> None:
         """Beats of the item: those that hold its bytes and were not fetched yet."""
@@ -247,7 +242,7 @@ class Fetch(Elaboratable):
         lead = Signal(range(LOOKAHEAD + 1))
         issued = Signal()
         step = self.load & self.final
-        lists, in_flight = job.lists, self.in_flight()
+        lists, in_flight = job.lists, self._in_flight
         with m.If(self.load):
             m.d.sync += [self.pending.eq(self.rest), self.fresh.eq(0)]
 

@@ -34,7 +34,6 @@ class Prepare(Elaboratable):
         self.raw = Signal(32 * n)
         self.constants = [Signal(ENTRY_BITS * n, name=f"constant_{i}") for i in range(2)]
         self.x_hat, self.segment = Signal(16 * n), Signal(8 * shape.packed(8))
-        self.list_skip = Signal(shape.beat_bits)
         self.changes_valid, self.changes = Signal(), Signal(n.bit_length())
         self._segments = Signal(8 * shape.packed(8))
         self._area = Signal(8 * shape.packed(1 + s.CORRECTION_BITS))

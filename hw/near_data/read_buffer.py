@@ -26,7 +26,7 @@ class ReadBuffer(wiring.Component):
     def __init__(
         self, name: str, beat_bytes: int, chunk_bytes: int, beats: int, granule: int
     ) -> None:
-        self.name, self.beat, self.chunk_bytes, self.granule = name, beat_bytes, chunk_bytes, 0
+        self.name, self.beat, self.chunk_bytes = name, beat_bytes, chunk_bytes
         self.granule = min(granule, beat_bytes)
         self.row = max(beat_bytes, ceil_power(chunk_bytes))
         self.rows = max(4, ceil_power(-(-beats * beat_bytes // self.row)))
