@@ -13,6 +13,7 @@ from signmask.hw.spec.isa import IsaError
 from signmask.runtime.cli.compare import compare
 from signmask.runtime.cli.compile import compile_command
 from signmask.runtime.cli.console import err
+from signmask.runtime.cli.hw import hw
 from signmask.runtime.cli.inspect import inspect
 from signmask.runtime.cli.models import models
 from signmask.runtime.cli.report import report
@@ -37,6 +38,7 @@ app.command("run")(run)
 app.command("inspect")(inspect)
 app.command("compare")(compare)
 app.command("report")(report)
+app.add_typer(hw, name="hw")
 
 
 def expected_errors() -> tuple[type[Exception], ...]:

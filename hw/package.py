@@ -1,0 +1,64 @@
+"""Everything that is emitted for a configuration: Verilog files, lint waivers and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from signmask.hw.emit import VERILOG, Design, emit
+from signmask.hw.near_data.engine import NearDataEngine
+from signmask.hw.pe import LaneMix, Pe
+from signmask.hw.register_map import register_map
+from signmask.hw.spec.config import HardwareConfig
+from signmask.hw.top import Top
+
+MANIFEST = "manifest.json"
+WAIVERS = "signmask.vlt"
+TOP, ENGINE = "signmask", "signmask_near_data_engine"
+
+
+def designs(config: HardwareConfig) -> tuple[Design, ...]:
+    """The accelerator; or, where a bus is no AXI bus (paper), one PE and the near-data engine."""
+    if whole(config):
+        return (emit(Top(config), TOP),)
+    mix = LaneMix.of(config)
+    return emit(Pe(mix), mix.module), emit(NearDataEngine(config), ENGINE)
+
+
+def whole(config: HardwareConfig) -> bool:
+    """Whether both buses have a width of AXI: a power of two."""
+    return all(not width & (width - 1) for width in (config.axi_bytes, config.near_data_bytes))
+
+
+def package(config: HardwareConfig) -> dict[str, str]:
+    """Text by file name. Raises EmitError or ConfigError for what cannot be built."""
+    emitted = designs(config)
+    files: dict[str, str] = {}
+    for design in emitted:
+        files |= design.sources
+    files[WAIVERS] = (VERILOG / WAIVERS).read_text(encoding="utf-8")
+    manifest: dict[str, Any] = {
+        "generator": {"signmask": version("signmask"), "amaranth": version("amaranth")},
+        "config": config.to_json(),
+        "complete": whole(config),
+        "modules": [
+            {
+                "name": design.top,
+                "files": list(design.sources),
+                "ports": [asdict(port) for port in design.ports],
+            }
+            for design in emitted
+        ],
+        "registers": register_map(config).to_json() if whole(config) else None,
+        "files": {
+            name: {
+                "bytes": len(text.encode()),
+                "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            }
+            for name, text in sorted(files.items())
+        },
+    }
+    return {**dict(sorted(files.items())), MANIFEST: json.dumps(manifest, indent=2) + "\n"}
