@@ -141,11 +141,15 @@ class Requester(wiring.Component):
             m.d.comb += landed.eq(area.takes + beats)
         with m.Else():
             later = Mux(first == 0, 0, (first - 1)[: len(first)] >> low)
-            chunks = Signal(SIZE_BITS)
+            chunks, before = Signal(SIZE_BITS), Signal(SIZE_BITS)
+            longest = Mux(chunks > beats, chunks, beats)
             m.d.comb += [
                 chunks.eq(area.takes + later),
-                landed.eq(Mux(chunks > beats, chunks, beats)),
+                landed.eq(Mux(before > longest, before, longest)),
             ]
+            # A short last chunk may share its beat with the chunk before.
+            with m.If(area.takes > 1):
+                m.d.comb += before.eq(((offset + size - area.last - 1) >> low) + 2)
         m.d.comb += cycles.eq(Mux(landed > LOAD_SETUP, landed, LOAD_SETUP))
         return beats, cycles
 

@@ -109,8 +109,11 @@ def weight_chunk(config: HardwareConfig) -> int:
 def landing(config: HardwareConfig, address: int, size: int, chunks: int, chunk: int) -> int:
     """Cycles from the first beat of an area to its last chunk: `chunks` of `chunk` bytes, `size`
     in all, are taken one per cycle, each when its last byte has come."""
-    first = (address % config.axi_bytes + min(chunk, size) - 1) // config.axi_bytes if size else 0
-    return max(beats(config, size, address), chunks + first)
+    width, offset = config.axi_bytes, address % config.axi_bytes
+    first = (offset + min(chunk, size) - 1) // width if size else 0
+    # A short last chunk may share its beat with the chunk before.
+    before = (offset + (chunks - 1) * chunk - 1) // width if chunks > 1 else -1
+    return max(beats(config, size, address), chunks + first, before + 2)
 
 
 def load_occupied(landed: int) -> int:
