@@ -22,6 +22,10 @@ PORT = re.compile(
     re.MULTILINE,
 )
 
+# Bits that never change, among bits of the same signal that do.
+CONSTANT = re.compile(r"^  always @\*\n    ([^=\n]+ = \d+'s?h[0-9a-f]+;)$", re.MULTILINE)
+NEVER = "\\$never "
+CELL = re.compile(r"^module .*?^endmodule$", re.MULTILINE | re.DOTALL)
 MODULE = re.compile(r"^module (\w+)", re.MULTILINE)
 
 
@@ -102,7 +106,20 @@ def ports_of(text: str, module: str) -> tuple[Port, ...]:
 
 def _convert(component: Component, name: str) -> tuple[str, Fragment]:
     once = _Once(component)
-    return verilog.convert(once, name, emit_src=False, strip_internal_attrs=True), once.fragment
+    text = verilog.convert(once, name, emit_src=False, strip_internal_attrs=True)
+    return CELL.sub(lambda module: _constants(module[0]), text), once.fragment
+
+
+def _constants(module: str) -> str:
+    """The module with its constant bits assigned at the start of a simulation, too: a process that
+    reads nothing would never run. The generator itself helps other processes in this way."""
+    changed, count = CONSTANT.subn(
+        lambda bits: f"  always @* begin\n    if ({NEVER}) begin end\n    {bits[1]}\n  end", module
+    )
+    if not count:
+        return module
+    head, body = changed.split(");\n", 1)
+    return f"{head});\n  reg {NEVER} = 0;\n{body}"
 
 
 class _Once(Elaboratable):
