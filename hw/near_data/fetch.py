@@ -257,6 +257,8 @@ class Fetch(Elaboratable):
             m.d.sync += [
                 lead.eq(lead + 1), issued.eq(walker.last), self.area_slot.eq(self.area_slot + 1)
             ]  # fmt: skip
+        # The scan may need to know the frame before the last of its areas is asked for.
+        with m.If(self.load & self.fresh & (self.group == AREA)):
             self.ring.store(m, self.area_slot, walker)
         with m.If(list_step):
             m.d.sync += [lead.eq(lead - 1), self.list_slot.eq(self.list_slot + 1)]
