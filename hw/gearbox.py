@@ -167,9 +167,9 @@ class Packer(wiring.Component):
             beats.payload.last.eq(ending & (fill <= size)),
             self.drained.eq((fill == 0) & ~ending),
         ]
-        m.d.comb += [
-            beats.payload.strb[byte].eq((low <= byte) & (fill > byte)) for byte in range(size)
-        ]
+        for byte in range(size):
+            inside = low <= byte if byte < size - 1 else 1
+            m.d.comb += beats.payload.strb[byte].eq((fill > byte) & inside)
         push = self.chunks.valid & self.chunks.ready
         pop = beats.valid & beats.ready
         with m.If(self.restart):

@@ -57,18 +57,23 @@ def area_layout(shape: LoadShape) -> data.StructLayout:
     return data.StructLayout({"skip": range(shape.beat), "size": SIZE_BITS})
 
 
-def landing_layout(shape: LoadShape) -> data.StructLayout:
+def goal_layout(shape: LoadShape) -> data.StructLayout:
     """An area's chunks: `takes` of `size` bytes, the last of `last` bytes, to words from `base` on,
-    `stride` apart. `bits`: of a packed field; `entry`: bytes of an integer (2**entry); `final`:
-    with this area the instruction is done."""
+    `stride` apart. `bits`: of a packed field; `entry`: bytes of an integer (2**entry)."""
     return data.StructLayout(
         {
             "landing": Landing, "to_mask": 1, "bits": 5, "entry": 2,
-            "base": BASE_BITS, "stride": 16, "sub": range(max(2, shape.subs)),
-            "size": range(shape.chunk + 1), "last": range(shape.chunk + 1),
-            "takes": TAKE_BITS, "final": 1,
+            "base": BASE_BITS, "stride": 16,
+            "size": range(shape.chunk + 1), "last": range(shape.chunk + 1), "takes": TAKE_BITS,
         }
     )  # fmt: skip
+
+
+def landing_layout(shape: LoadShape) -> data.StructLayout:
+    """A goal; `sub`: which part of a weight word's columns it has; `final`: with this area the
+    instruction is done."""
+    goal = {name: field.shape for name, field in goal_layout(shape)}
+    return data.StructLayout(goal | {"sub": range(max(2, shape.subs)), "final": 1})
 
 
 def counted_layout() -> data.StructLayout:

@@ -14,6 +14,7 @@ from signmask.hw.dma.layouts import (
     LoadShape,
     area_layout,
     counted_layout,
+    goal_layout,
     landing_layout,
 )
 from signmask.hw.instruction import InstructionStream, fields, opcode
@@ -33,7 +34,7 @@ class _Decoded:
     count * factor * n / 8, and how further planes lie."""
 
     def __init__(self, shape: LoadShape) -> None:
-        self.goal = Signal(landing_layout(shape), name="goal")
+        self.goal = Signal(goal_layout(shape), name="goal")
         self.chunk = Signal(range(shape.chunk + 1), name="chunk")
         self.count, self.factor = Signal(TAKE_BITS, name="count"), Signal(7, name="factor")
         self.address = Signal(ADDRESS_BITS, name="start")
@@ -71,7 +72,7 @@ class Requester(wiring.Component):
         wiring.connect(m, bursts.request, wiring.flipped(self.ar))
         word = Signal(256)
         remaining = Signal(SIZE_BITS)  # cycles for which the present area still has the bus
-        area = Signal(landing_layout(shape))
+        area, sub = Signal(goal_layout(shape)), Signal(range(max(2, shape.subs)))
         address, size = Signal(ADDRESS_BITS), Signal(SIZE_BITS)
         planes, plane_stride, base_step = Signal(8), Signal(24), Signal(16)
         moved, kind = Signal(SIZE_BITS), Signal(4)
@@ -88,7 +89,7 @@ class Requester(wiring.Component):
                 m.d.sync += [
                     area.eq(d.goal), address.eq(d.address), size.eq(d.size), kind.eq(d.kind),
                     planes.eq(d.planes), plane_stride.eq(d.plane_stride),
-                    base_step.eq(d.base_step), moved.eq(0),
+                    base_step.eq(d.base_step), moved.eq(0), sub.eq(0),
                 ]  # fmt: skip
                 with m.If(~d.waits | self.counted.valid):
                     m.next = "AREA"
@@ -105,8 +106,7 @@ class Requester(wiring.Component):
                     bursts.beats.eq(beats),
                     self.areas.valid.eq(hand & (size != 0)),
                     self.areas.payload.skip.eq(address), self.areas.payload.size.eq(size),
-                    self.landings.valid.eq(hand), self.landings.payload.eq(area),
-                    self.landings.payload.final.eq(last),
+                    self.landings.valid.eq(hand), self.landings.payload.eq(Cat(area, sub, last)),
                     self.moved.valid.eq(hand & last), self.moved.kind.eq(kind),
                     self.moved.bytes.eq(moved + size),
                 ]  # fmt: skip
@@ -116,11 +116,11 @@ class Requester(wiring.Component):
                         address.eq(address + plane_stride),
                     ]  # fmt: skip
                     if shape.subs > 1:
-                        wrap = area.sub == shape.subs - 1
+                        wrap = sub == shape.subs - 1
                         with m.If((area.landing == Landing.VALUES) & ~wrap):
-                            m.d.sync += area.sub.eq(area.sub + 1)
+                            m.d.sync += sub.eq(sub + 1)
                         with m.Else():
-                            m.d.sync += [area.sub.eq(0), area.base.eq(area.base + base_step)]
+                            m.d.sync += [sub.eq(0), area.base.eq(area.base + base_step)]
                     else:
                         m.d.sync += area.base.eq(area.base + base_step)
                     with m.If(last):
