@@ -11,19 +11,19 @@ import numpy as np
 
 from signmask.hw.spec.isa import MAX_PARTS
 from signmask.hw.spec.numerics import TREND_FRACTION
+from signmask.hw.spec.widths import (
+    COUNT_LIMIT,
+    FACTOR_LIMIT,
+    GAIN_SHIFT_LIMIT,
+    MEAN_LIMIT,
+    MEAN_SHIFT_LIMIT,
+    RATIO_LIMIT,
+    TOTAL_LIMIT,
+    TREND_GROUPS,
+    VARIANCE_LIMIT,
+)
 from signmask.sim import arithmetic
 from signmask.sim.errors import Fault
-
-# Widths of the normalisation unit.
-TOTAL_LIMIT = 1 << 32  # of a group's sum: its square stays below 2**63
-VARIANCE_LIMIT = 1 << 63  # of count * squares + epsilon
-COUNT_LIMIT = 1 << 32
-MEAN_LIMIT = 1 << 39
-FACTOR_LIMIT = 1 << 31  # of gains, of r moved by a trend, of a trend's tables
-RATIO_LIMIT = 1 << 39
-GAIN_SHIFT_LIMIT = 56  # with h it stays below 64
-MEAN_SHIFT_LIMIT = 64
-TREND_GROUPS = 64
 
 
 class Part(NamedTuple):

@@ -13,6 +13,7 @@ from signmask.compiler.backend.descriptors import boundary_descriptor, stream_de
 from signmask.compiler.backend.layout import Layout
 from signmask.compiler.backend.phase import emit_phase
 from signmask.compiler.backend.streams import stat_shift
+from signmask.compiler.backend.widths import check_engine_tables, check_widths
 from signmask.compiler.errors import CompileError
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.container import Program
@@ -45,10 +46,13 @@ def lower(
             "knows; choose profile 'int'."
         )
     _check_accumulators(network, tensors)
+    check_widths(network, tensors, config)
     program = Program(config, network, dict(tensors), batch)
     if knobs.dataflow == "mask" and knobs.norm == "live":
         return program
     layout = Layout(network, tensors, config, batch)
+    if knobs.dataflow == "mask":
+        check_engine_tables(layout)
     context = Context(layout, "dense", frozenset())
     chunk_words = {
         name: context.chunks(stream)[0].planes * layout.plane_words(stream)

@@ -52,7 +52,7 @@ class HardwareConfig:
         positive = (
             "rows columns group full_lanes inlier_bits input_words weight_words accumulator_words "
             "mask_words parameter_words row_words axi_bytes near_data_bytes frequency_mhz "
-            "near_data_latency queue_depth bitmap_words engine_words counter_entries"
+            "memory_latency near_data_latency queue_depth bitmap_words engine_words counter_entries"
         ).split()
         for field in positive:
             value = getattr(self, field)
@@ -61,11 +61,6 @@ class HardwareConfig:
                     f"config '{self.name}': {field} is {value!r}; it must be a whole number of at "
                     "least 1."
                 )
-        if type(self.memory_latency) is not int or self.memory_latency < 0:
-            raise ConfigError(
-                f"config '{self.name}': memory_latency is {self.memory_latency!r}; it must be a "
-                "whole number of at least 0."
-            )
         if not isinstance(self.name, str) or self.profile not in ("int", "fp"):
             raise ConfigError(
                 f"config '{self.name}': profile is {self.profile!r}; choose 'int' or 'fp', and a "

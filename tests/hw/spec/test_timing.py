@@ -51,9 +51,13 @@ def test_store():
 
 
 def test_array_fill_grows_with_the_adder_tree():
-    # 18 products are summed in 5 levels, 16 in 4.
-    assert timing.array_fill(NANO) == timing.ARRAY_FILL + 5
-    assert timing.array_fill(replace(NANO, group=8, full_lanes=8)) == timing.ARRAY_FILL + 4
+    # Two levels per stage: 16 products take two stages, 64 take three.
+    wide = replace(NANO, group=64, axi_bytes=64)
+    assert timing.adder_stages(NANO.group, NANO.full_lanes) == 2
+    assert timing.array_fill(wide) == timing.array_fill(NANO) + 1
+    # Full lanes join a stage late: one lane costs a stage, five cost two.
+    assert timing.adder_stages(4, 1) == timing.adder_stages(4, 0) == 1
+    assert timing.adder_stages(4, 4) == 2
 
 
 def test_vector():
