@@ -24,6 +24,8 @@ PORT = re.compile(
 
 # Bits that never change, among bits of the same signal that do.
 CONSTANT = re.compile(r"^  always @\*\n    ([^=\n]+ = \d+'s?h[0-9a-f]+;)$", re.MULTILINE)
+# Signals without bits, which some configurations have: in Verilog this range has two.
+EMPTY = re.compile(r"^  wire \[-1:0\] .*;\n", re.MULTILINE)
 NEVER = "\\$never "
 CELL = re.compile(r"^module .*?^endmodule$", re.MULTILINE | re.DOTALL)
 MODULE = re.compile(r"^module (\w+)", re.MULTILINE)
@@ -107,6 +109,7 @@ def ports_of(text: str, module: str) -> tuple[Port, ...]:
 def _convert(component: Component, name: str) -> tuple[str, Fragment]:
     once = _Once(component)
     text = verilog.convert(once, name, emit_src=False, strip_internal_attrs=True)
+    text = EMPTY.sub("", text)
     return CELL.sub(lambda module: _constants(module[0]), text), once.fragment
 
 
