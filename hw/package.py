@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -18,19 +18,31 @@ from signmask.hw.top import Top
 MANIFEST = "manifest.json"
 WAIVERS = "signmask.vlt"
 TOP, ENGINE = "signmask", "signmask_near_data_engine"
+ENGINE_BYTES = 256
 
 
 def designs(config: HardwareConfig) -> tuple[Design, ...]:
-    """The accelerator; or, where a bus is no AXI bus (paper), one PE and the near-data engine."""
+    """The accelerator; or, where a bus is no AXI bus (paper), one PE and one near-data engine of
+    ENGINE_BYTES, of which as many work side by side as fill the bus."""
     if whole(config):
         return (emit(Top(config), TOP),)
     mix = LaneMix.of(config)
-    return emit(Pe(mix), mix.module), emit(NearDataEngine(config), ENGINE)
+    slice_ = replace(config, near_data_bytes=min(ENGINE_BYTES, config.near_data_bytes))
+    return emit(Pe(mix), mix.module), emit(NearDataEngine(slice_), ENGINE)
 
 
 def whole(config: HardwareConfig) -> bool:
     """Whether both buses have a width of AXI: a power of two."""
     return all(not width & (width - 1) for width in (config.axi_bytes, config.near_data_bytes))
+
+
+def instances(config: HardwareConfig, module: str) -> int:
+    """How many of an emitted module the configuration has."""
+    if module == TOP:
+        return 1
+    if module == ENGINE:
+        return -(-config.near_data_bytes // ENGINE_BYTES)
+    return config.rows * config.columns
 
 
 def package(config: HardwareConfig) -> dict[str, str]:
@@ -47,6 +59,7 @@ def package(config: HardwareConfig) -> dict[str, str]:
         "modules": [
             {
                 "name": design.top,
+                "instances": instances(config, design.top),
                 "files": list(design.sources),
                 "ports": [asdict(port) for port in design.ports],
             }
