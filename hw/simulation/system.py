@@ -17,6 +17,7 @@ from signmask.hw.top import Top
 
 TOP = "signmask"
 HARDWARE = Path(__file__).parents[1]
+KEPT = 16  # designs
 NOT_EMITTED = ("simulation", "synthesis")
 
 
@@ -48,6 +49,8 @@ def emitted(config: HardwareConfig) -> Design:
             return Design(data["top"], data["sources"], ports)
         design = emit(Top(config), TOP)
         write_whole(path, json.dumps(asdict(design)).encode())
+        for old in sorted(folder.glob("*.json"), key=lambda p: -p.stat().st_mtime)[KEPT:]:
+            old.unlink()
         return design
 
 
