@@ -19,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint clean
+.PHONY: help demo test fuzz bugs lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: $(VENV)/.test ## set up, then lint, type check and test
 
 fuzz: $(VENV)/.test ## 500 random programs: RTL against simulator against golden model
 	$(BIN)/python -m tests.fuzz --programs $(PROGRAMS)
+
+bugs: $(VENV)/.test ## plant a bug in each of a dozen RTL files; a named test catches it
+	$(BIN)/python -m tests.hw.planted_bugs
 
 lint: $(VENV)/.test ## ruff and mypy
 	@status=0; \
