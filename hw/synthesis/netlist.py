@@ -22,6 +22,12 @@ SRAM_BITS = 1024  # memories of at least as many bits are SRAM, smaller ones fli
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\(", re.MULTILINE)
 MAXIMUM_FANOUT = 12
 LOAD_FEMTOFARADS = 10  # on outputs, about one flip-flop's input
+# What `synth` does, without sharing of arithmetic, and with one round of optimisation after the
+# mapping to gates: further rounds take most of its time on wide datapaths and find next to nothing.
+OPTIMISE = (
+    "opt_expr", "opt_clean", "wreduce", "peepopt", "opt_clean", "alumacc", "opt", "memory_map",
+    "opt_expr -undriven -fine", "opt_clean", "techmap", "opt_expr", "opt_merge", "opt_clean",
+)  # fmt: skip
 # Technology mapping for delay, trees of buffers, then smaller cells wherever the target allows.
 MAP = "+strash;&get,-n;&dch,-f;&nf;&put;buffer,-N,{fanout},-p;upsize,-D,{delay};dnsize,-D,{delay}"
 
@@ -161,7 +167,8 @@ def _map(
         "read_rtlil flat.il",
         "script submodules.ys",
         *(f"blackbox {name}" for name in boxes),
-        f"synth -noabc -run coarse: -top {top}",
+        f"hierarchy -check -top {top}",
+        *OPTIMISE,
         f"dfflibmap -liberty {library.liberty}",
         f"abc -liberty {library.liberty} -constr drive.constr -script {script}",
         "setundef -zero",

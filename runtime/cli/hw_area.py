@@ -49,9 +49,8 @@ def area(
     with progress_bar(f"synthesising {hardware.name}") as update:
         result = study(hardware, cells, period, update, work)
     if output is not None:
-        (output / DATA).parent.mkdir(exist_ok=True)
-        write_whole(output / DATA, (json_module.dumps(result, indent=2) + "\n").encode())
-        write_whole(output / PAGE, page(result, command(config, library, period)).encode())
+        write(output / DATA, json_module.dumps(result, indent=2) + "\n")
+        write(output / PAGE, page(result, command(config, library, period)))
     if json:
         print_json(result)
         return
@@ -65,6 +64,17 @@ def command(config: str, library: str, period: float) -> str:
     text = f"signmask hw area --config {config}"
     text += f" --library {library}" if library != "osu018" else ""
     return text + (f" --period {period:g}" if period != 5.0 else "")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; raises RunError."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, text.encode())
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; choose a folder that is writable."
+        ) from None
 
 
 def show(result: dict[str, Any]) -> None:
