@@ -15,12 +15,14 @@ from signmask.hw.spec.config import resolve
 from signmask.runtime.cli import options
 from signmask.runtime.cli.console import out, print_json, progress_bar
 from signmask.runtime.cli.hw_area import area
+from signmask.runtime.cli.hw_diff import diff
 from signmask.runtime.errors import MissingExtra, RunError
 
 hw = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The hardware itself.")
 
 
 hw.command()(area)
+hw.command()(diff)
 
 
 @hw.callback()

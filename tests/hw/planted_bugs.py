@@ -1,4 +1,4 @@
-"""One-line bugs in the RTL, each of which a named test must catch: `python -m tests.hw.planted_bugs`.
+"""One-line bugs in the RTL, each caught by a named test: `python -m tests.hw.planted_bugs`.
 
 Every bug is planted in a copy of the sources, whose own test then has to fail. It takes minutes,
 because each copy is compiled anew, so `make bugs` runs it and `make test` only checks that the
