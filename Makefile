@@ -13,13 +13,14 @@ TORCH := torch==2.13.0
 DEMO := signmask compare fashion-silu --steps 20 --images 8 --batch 2 --out build/demo
 WORKERS ?= 2
 PROGRAMS ?= 500
+TESTS ?= not slow
 
 # Two busy OpenMP pools on two cores spend their time waiting for each other.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz bugs lint clean
+.PHONY: help demo test verify fuzz bugs lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -27,11 +28,14 @@ help: ## list the targets
 demo: $(VENV)/.demo ## set up, then run the bundled model on the simulated accelerator
 	$(BIN)/$(DEMO)
 
-test: $(VENV)/.test ## set up, then lint, type check and test
+test: $(VENV)/.test ## set up, then lint, type check and test; the RTL included
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	$(BIN)/python -m pytest -n $(WORKERS) || status=1; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m '$(TESTS)' || status=1; \
 	exit $$status
+
+verify: ## the same with every configuration of every unit, which takes hours of compilation
+	$(MAKE) test TESTS=
 
 fuzz: $(VENV)/.test ## 500 random programs: RTL against simulator against golden model
 	$(BIN)/python -m tests.fuzz --programs $(PROGRAMS)

@@ -40,7 +40,6 @@ def compiled(dataflow: str, seed: str) -> str:
     return run.stdout.split()[-1]
 
 
-@pytest.mark.slow
 def test_two_processes_give_the_same_bytes():
     mask = {compiled("mask", seed) for seed in ("1", "4242")}
     assert len(mask) == 1

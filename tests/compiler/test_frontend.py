@@ -174,7 +174,6 @@ def test_zero_steps_are_refused():
         calibrate(tiny(), scheduler(), 0, example())
 
 
-@pytest.mark.slow
 def test_other_unet_shapes_compile_and_follow_the_float_network():
     torch.manual_seed(0)
     model = UNet2DModel(
