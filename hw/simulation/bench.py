@@ -78,19 +78,24 @@ def _lines(top: str, ports: dict[str, Port], outside: tuple[Port, ...]) -> Itera
             yield f"    wire {_range(port)}{name};"
     connections = []
     for name, port in ports.items():
-        if name in memory or name in shown or name in TRACES:
+        if name == "rst":
+            connections.append("        .rst(reset)")
+        elif name in memory or name in shown or name in TRACES:
             connections.append(f"        .{name}({name})")
         elif port.direction == "input":
             connections.append(f"        .{name}({port.width}'d0)")
         else:
             connections.append(f"        .{name}()")
+    # A register of the bench: simulation is half as fast where reset is an input of the top.
+    yield "    logic reset = 1'b1;"
+    yield "    always @(posedge clk) reset <= rst;"
     yield f"    {top} dut (\n" + ",\n".join(connections) + "\n    );"
     for index, (name, kind) in enumerate(PORTS):
         members = READ_MEMBERS if kind == "read" else WRITE_MEMBERS
         width = ports[f"{name}_{'rdata' if kind == 'read' else 'wdata'}"].width
         yield f"    signmask_{kind}_memory #("
         yield f"        .INDEX({index}), .BYTES({width // 8})"
-        yield f"    ) {name}_{kind} (\n        .clk(clk), .rst(rst),"
+        yield f"    ) {name}_{kind} (\n        .clk(clk), .rst(reset),"
         yield ",\n".join(f"        .{m}({name}_{m})" for m in members) + "\n    );"
     beats = " | ".join(
         [f"{p}_rvalid & {p}_rready" for p in READS] + [f"{p}_wvalid & {p}_wready" for p in WRITES]
@@ -98,7 +103,7 @@ def _lines(top: str, ports: dict[str, Port], outside: tuple[Port, ...]) -> Itera
     yield f"    int quiet = 0, patience = {SLOWEST};"
     yield '    initial void\'($value$plusargs("patience=%d", patience));'
     yield "    always @(posedge clk) begin"
-    yield f"        quiet <= rst | {beats} ? 0 : quiet + 1;"
+    yield f"        quiet <= reset | {beats} ? 0 : quiet + 1;"
     yield "        if (quiet > patience)"
     yield '            $fatal(1, "it moved no byte for %0d cycles and is stuck.", quiet);'
     yield "    end"
@@ -109,7 +114,7 @@ def _lines(top: str, ports: dict[str, Port], outside: tuple[Port, ...]) -> Itera
     yield '    initial if ($value$plusargs("trace=%s", path)) trace = $fopen(path, "w");'
     yield "    always @(posedge clk) begin"
     yield "        now <= now + 1;"
-    yield "        if (trace != 0 && !rst)"
+    yield "        if (trace != 0 && !reset)"
     yield f"            for (int i = 0; i < {queues}; i = i + 1) begin"
     yield '                if (trace_done[i]) $fdisplay(trace, "%0d %0d d", now, i);'
     yield '                if (trace_start[i]) $fdisplay(trace, "%0d %0d s", now, i);'

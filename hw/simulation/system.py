@@ -18,6 +18,7 @@ from signmask.hw.top import Top
 TOP = "signmask"
 HARDWARE = Path(__file__).parents[1]
 KEPT = 16  # designs
+COVERED_LATENCY = 256
 NOT_EMITTED = ("simulation", "synthesis")
 
 
@@ -28,10 +29,9 @@ def build_system(config: HardwareConfig, waves: bool = False) -> runner.Build:
     configuration whose buses are no AXI buses.
     """
     runner.tools()
-    # Latencies are the memory's, not the accelerator's.
-    config = replace(
-        config, memory_latency=NANO.memory_latency, near_data_latency=NANO.near_data_latency
-    )
+    # Latencies are the memory's; the accelerator's queues cover them up to a power of two.
+    covered = max(COVERED_LATENCY, 1 << (config.memory_latency - 1).bit_length())
+    config = replace(config, memory_latency=covered, near_data_latency=NANO.near_data_latency)
     design = bench(emitted(config), config)
     return runner.build(design, design.top, fast=True, waves=waves)
 
