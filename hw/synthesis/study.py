@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from amaranth import UnusedElaboratable
 
 from signmask.hw.emit import emit
 from signmask.hw.simulation.runner import build_folder
@@ -104,8 +108,12 @@ def scratchpad_bits(config: HardwareConfig) -> dict[str, int]:
     """Bits of each scratchpad."""
     from signmask.hw.datapath import Datapath
 
-    pads = Datapath(config).scratchpads
-    return {name: pad.depth * pad.width for name, pad in pads.items()}
+    with warnings.catch_warnings():
+        # Amaranth warns of components that are made and never elaborated, when they are freed.
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        found = {n: pad.depth * pad.width for n, pad in Datapath(config).scratchpads.items()}
+        gc.collect()
+    return found
 
 
 def _unit(job: Job, netlist: Netlist) -> dict[str, Any]:
