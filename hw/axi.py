@@ -15,6 +15,7 @@ ADDRESS_BITS = 40
 LENGTH_BITS = 8
 BOUNDARY_BYTES = 4096
 MAX_BEATS = 1 << LENGTH_BITS
+MAX_BEAT_BYTES = 128
 INCREMENT = 1  # burst type
 MODIFIABLE = 0b0011  # normal, bufferable memory, not cached
 

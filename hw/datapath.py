@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from amaranth import Elaboratable, Module
 from amaranth.lib import wiring
@@ -107,7 +108,7 @@ class Datapath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Units and scratchpads, connected."""
         m = Module()
-        units = {
+        units: dict[str, Any] = {
             "load": self.load_unit, "array": self.pe_array, "vector": self.sfu,
             "store": self.store_unit, "engine": self.near_data_engine,
         }  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
+from signmask.hw.axi import MAX_BEAT_BYTES
 from signmask.hw.emit import VERILOG, Design, emit
 from signmask.hw.near_data.engine import NearDataEngine
 from signmask.hw.pe import LaneMix, Pe
@@ -18,7 +19,7 @@ from signmask.hw.top import Top
 MANIFEST = "manifest.json"
 WAIVERS = "signmask.vlt"
 TOP, ENGINE = "signmask", "signmask_near_data_engine"
-ENGINE_BYTES = 256
+ENGINE_BYTES = MAX_BEAT_BYTES
 
 
 def designs(config: HardwareConfig) -> tuple[Design, ...]:
@@ -32,8 +33,9 @@ def designs(config: HardwareConfig) -> tuple[Design, ...]:
 
 
 def whole(config: HardwareConfig) -> bool:
-    """Whether both buses have a width of AXI: a power of two."""
-    return all(not width & (width - 1) for width in (config.axi_bytes, config.near_data_bytes))
+    """Whether both buses have a width of AXI4: a power of two, at most MAX_BEAT_BYTES."""
+    widths = (config.axi_bytes, config.near_data_bytes)
+    return all(not width & (width - 1) and width <= MAX_BEAT_BYTES for width in widths)
 
 
 def instances(config: HardwareConfig, module: str) -> int:

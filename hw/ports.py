@@ -15,7 +15,7 @@ def address_bits(depth: int) -> int:
 
 
 class ReadPort(wiring.Signature):
-    """Synchronous read: `en` and `addr` in cycle t give `data` in t + 1, held until the next `en`."""
+    """Synchronous read: `en` and `addr` in cycle t give `data` in t + 1, until the next `en`."""
 
     def __init__(self, depth: int, width: int) -> None:
         self.depth, self.width = depth, width
@@ -23,7 +23,7 @@ class ReadPort(wiring.Signature):
 
 
 class WritePort(wiring.Signature):
-    """Write of the lanes whose enable in `lanes` is set; lane i holds bits i*width/lanes onwards."""
+    """Write of the lanes whose bit in `lanes` is set; lane i has bits i*width/lanes onwards."""
 
     def __init__(self, depth: int, width: int, lanes: int) -> None:
         self.depth, self.width, self.lanes = depth, width, lanes

@@ -46,7 +46,8 @@ class Scratchpad(Elaboratable):
         data = Signal(self.width * len(self.reads), name=f"{self.name}_read_data")
         m.submodules[self.name] = Instance(
             "signmask_sram",
-            p_NAME=self.name, p_WIDTH=self.width, p_DEPTH=self.depth, p_ADDRESS=address_bits(self.depth),
+            p_NAME=self.name, p_WIDTH=self.width, p_DEPTH=self.depth,
+            p_ADDRESS=address_bits(self.depth),
             p_LANES=self.lanes, p_READS=len(self.reads), p_WRITES=len(self.writes),
             i_clk=ClockSignal(),
             i_read_en=Cat(port.en for port in self.reads),

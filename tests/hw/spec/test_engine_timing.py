@@ -12,7 +12,7 @@ FIRST = np.array([True, False, False])
 
 def test_a_bit_per_lane_of_a_frame_fits_a_beat():
     assert timing.frame_words(NANO) == 32
-    assert timing.frame_words(EDGE) == 128
+    assert timing.frame_words(EDGE) == 64
     assert timing.frame_words(replace(NANO, group=64, axi_bytes=64, columns=64)) == 8
     assert timing.frame_words(replace(NANO, group=24, axi_bytes=48, columns=24)) == 16
 
