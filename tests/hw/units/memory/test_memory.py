@@ -10,8 +10,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, connect, flipped
 
 from signmask.hw.axi import AxiRead, AxiWrite
-from signmask.hw.simulation import memory, runner
 from signmask.hw.errors import RtlError
+from signmask.hw.simulation import memory, runner
 
 BENCH = Path(__file__).parent / "memory_bench.py"
 SIZE = 1 << 16
