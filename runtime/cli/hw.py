@@ -66,8 +66,8 @@ def emit(
     if not facts["complete"]:
         out.print(
             f"Note: config {hardware.name} has buses of {hardware.axi_bytes} and "
-            f"{hardware.near_data_bytes} bytes; the whole accelerator needs powers of two up to 128. "
-            "The manifest says how many of each part it has."
+            f"{hardware.near_data_bytes} bytes; the whole accelerator needs powers of two, at most "
+            "128; the manifest says how many of each part it has."
         )
 
 

@@ -185,9 +185,7 @@ def test_constants(rng):
     sums = np.stack([y.sum(2), (y * y).sum(2)], 2)
     b.core.parameter.data[5 : 5 + 8] = sums[:2].reshape(-1, N)
     b.core.parameter.data[40 : 40 + 4] = sums[2:].reshape(-1, N)
-    cost = b.execute(
-        "CONSTANTS", record=60, gain=64, offset=67, sums_0=5, sums_1=40, constants=100
-    )
+    cost = b.execute("CONSTANTS", record=60, gain=64, offset=67, sums_0=5, sums_1=40, constants=100)
     got = b.core.parameter.data[100:112].reshape(3, images, 2, N)
     valid = [divmod(c, N) for c in range(20)] + [(2, c) for c in range(10)]
     for i in range(images):
