@@ -17,6 +17,7 @@ from signmask.hw.synthesis.errors import SynthesisError
 from signmask.hw.synthesis.technology import Technology
 from signmask.hw.synthesis.verilog import bitwise_assignments
 
+Statistics = Mapping[str, Mapping[str, int]]  # by module and type of cell
 SRAM = "signmask_sram"
 SRAM_BITS = 1024  # memories of at least as many bits are SRAM, smaller ones flip-flops
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\(", re.MULTILINE)
@@ -160,8 +161,8 @@ def _number(cell: Mapping[str, Any], parameter: str) -> int:
 
 def _map(
     top: str, boxes: Collection[str], library: Technology, period_ns: float, folder: Path
-) -> dict[str, Any]:
-    """Map to cells; leaves netlist.v, and returns yosys' statistics by module."""
+) -> Statistics:
+    """Map to cells; leaves mapped.v, and returns the number of cells by module and type."""
     script = MAP.format(delay=round(1000 * period_ns), fanout=MAXIMUM_FANOUT)
     lines = [
         "read_rtlil flat.il",
@@ -183,7 +184,30 @@ def _map(
     drive = f"set_driving_cell {library.buffer}\nset_load {LOAD_FEMTOFARADS}\n"
     (folder / "drive.constr").write_text(drive, encoding="utf-8")
     _yosys(lines, folder, "map")
-    return dict(json.loads((folder / "stat.json").read_text(encoding="utf-8"))["modules"])
+    return cells_by_module((folder / "stat.json").read_text(encoding="utf-8"))
+
+
+def cells_by_module(text: str) -> dict[str, dict[str, int]]:
+    """Number of cells of each type in each module, from yosys' statistics.
+
+    Read line by line: yosys leaves a comma too many where its last module is a black box.
+    """
+    found: dict[str, dict[str, int]] = {}
+    kinds: dict[str, int] | None = None
+    module = ""
+    for line in text.splitlines():
+        if line.lstrip().startswith('"design"'):
+            break
+        opened = re.match(r'^      ("\\\\.*"): \{$', line)
+        counted = re.match(r'^            (".*"): (\d+),?$', line)
+        if opened:
+            module, kinds = json.loads(opened[1]), None
+            found[module] = {}
+        elif '"num_cells_by_type"' in line:
+            kinds = found[module]
+        elif counted and kinds is not None:
+            kinds[json.loads(counted[1])] = int(counted[2])
+    return found
 
 
 def _yosys(lines: list[str], folder: Path, name: str) -> None:
@@ -191,10 +215,10 @@ def _yosys(lines: list[str], folder: Path, name: str) -> None:
     tools.run(["yosys", "-q", "-l", f"{name}.log", f"{name}.ys"], folder)
 
 
-def _instances(stat: Mapping[str, Any], top: str) -> Counter[str]:
+def _instances(stat: Statistics, top: str) -> Counter[str]:
     """Number of cells of each type below `top`, through all modules."""
     total: Counter[str] = Counter()
-    for kind, number in stat[top]["num_cells_by_type"].items():
+    for kind, number in stat[top].items():
         inner = _module(stat, kind)
         total[kind] += number
         if inner in stat:
@@ -203,13 +227,13 @@ def _instances(stat: Mapping[str, Any], top: str) -> Counter[str]:
     return total
 
 
-def _module(stat: Mapping[str, Any], kind: str) -> str:
+def _module(stat: Statistics, kind: str) -> str:
     """Name of a cell's module among the statistics, which drop some backslashes."""
     return kind if kind in stat else f"\\{kind}"
 
 
 def _parts(
-    stat: Mapping[str, Any],
+    stat: Statistics,
     memory_bits: Counter[str],
     boxes: Collection[str],
     library: Technology,

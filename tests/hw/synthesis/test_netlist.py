@@ -16,7 +16,7 @@ from signmask.hw.floating_point import Fp16Multiplier
 from signmask.hw.ports import ReadPort, WritePort
 from signmask.hw.scratchpad import Scratchpad
 from signmask.hw.synthesis.errors import SynthesisError
-from signmask.hw.synthesis.netlist import synthesise
+from signmask.hw.synthesis.netlist import cells_by_module, synthesise
 from signmask.hw.synthesis.technology import technology
 
 PERIOD = 5.0
@@ -125,6 +125,34 @@ def test_wide_nets_of_registers_are_buffered() -> None:
     found = synthesise(emit(Wide(), "wide"), technology("osu018"), PERIOD)
     assert found.path_ns is not None
     assert found.path_ns < 3
+
+
+def test_statistics_with_a_comma_too_many() -> None:
+    text = """{
+   "creator": "Yosys",
+   "modules": {
+      "\\\\top": {
+         "num_cells":         3,
+         "num_cells_by_type": {
+            "$paramod\\\\inner": 1,
+            "INVX1": 2
+         }
+      },
+      "\\\\inner": {
+         "num_cells":         0,
+         "num_cells_by_type": {
+
+         }
+      },
+   },
+      "design": {
+         "num_cells_by_type": {
+            "INVX1": 2
+         }
+      }
+}
+"""
+    assert cells_by_module(text) == {"\\top": {"$paramod\\inner": 1, "INVX1": 2}, "\\inner": {}}
 
 
 @pytest.mark.parametrize("name", ["yosys", "sta"])
