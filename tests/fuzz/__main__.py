@@ -39,7 +39,8 @@ def main() -> int:
             program = compile_case(case)
             try:
                 check(case, program)
-            except Exception:
+            except Exception as error:
+                console.print(f"{type(error).__name__}: {error}", markup=False)
                 # The last failing case that Hypothesis tries is the smallest.
                 smallest[:] = [case]
                 raise

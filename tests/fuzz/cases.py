@@ -111,7 +111,7 @@ class Case:
         operand = b.source("input", self.input_channels, size, size, zero=self.seed % 7 - 3)
         for i, block in enumerate(self.blocks):
             stride = 2 if block.resample == 1 and size > 1 else 1
-            upsample = 2 if block.resample == 2 and size <= 8 else 1
+            upsample = 2 if block.resample == 2 and size <= 4 else 1
             size = -(-size // stride) * upsample
             channels, name = block.channels, f"s{i}"
             same = [s for s, shape in shapes.items() if shape == (channels, size)]

@@ -7,8 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from hypothesis import reject
 
 from signmask.compiler.backend.lower import lower
+from signmask.compiler.errors import CompileError
 from signmask.hw.simulation.backend import RtlMachine
 from signmask.hw.spec.container import Program
 from signmask.hw.spec.step import StepResult
@@ -25,9 +27,12 @@ class Mismatch(AssertionError):
 
 
 def compile_case(case: Case) -> Program:
-    """The case's program."""
+    """The case's program; tells Hypothesis to draw another where the machine is too small."""
     network, tensors = case.network()
-    return lower(network, tensors, case.config, case.batch)
+    try:
+        return lower(network, tensors, case.config, case.batch)
+    except CompileError:
+        reject()
 
 
 def check(case: Case, program: Program | None = None) -> None:
