@@ -1,6 +1,7 @@
 """Control port and counters on Verilator, against the simulator's counters."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,14 @@ def config_of(entries):
     return HardwareConfig("test", counter_entries=entries)
 
 
+@cache
+def built(config):
+    return runner.build(Bench(config), "control_bench")
+
+
 def bench(testcase, folder, entries=41, stall=False, **parameters):
     config = config_of(entries)
-    build = runner.build(Bench(config), "control_bench")
+    build = built(config)
     inputs = [port.name for port in runner.emit(Bench(config), "control_bench").ports
               if port.direction == "input" and not port.name.startswith("control")]  # fmt: skip
     parameters |= {

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,12 @@ BENCH = Path(__file__).parent / "dma_bench.py"
 WIDTHS = dict(input=9, weight=8, accumulator=32, segments=3, corrections=16, parameter=48)
 
 
+NAMES = [
+    pytest.param(name, marks=[] if name == "nano" else [pytest.mark.slow])
+    for name in programs.CONFIGS
+]
+
+
 def description(config, program):
     """What dma_bench needs to know."""
     lanes = dict.fromkeys(WRITES, config.group) | {"weight": config.group * config.columns}
@@ -34,10 +41,15 @@ def description(config, program):
     }  # fmt: skip
 
 
+@cache
+def built_bench(config):
+    memory = memories.ReadMemory(0, config.axi_bytes)
+    return runner.build(UnitBench(LoadUnit(config), memory), "load_bench", **SOURCES)
+
+
 def simulate(config, program, image, folder, plusargs):
     """Run a program's instructions; returns what dma_bench recorded."""
-    memory = memories.ReadMemory(0, config.axi_bytes)
-    build = runner.build(UnitBench(LoadUnit(config), memory), "load_bench", **SOURCES)
+    build = built_bench(config)
     file = memories.MemoryFile(programs.MEMORY)
     file.data[:] = image
     file.data.flush()
@@ -79,7 +91,7 @@ def case(name, latency, seed, count=60, gap=0.3):
 
 
 @pytest.mark.parametrize("latency", [1, 10, 100])
-@pytest.mark.parametrize("name", list(programs.CONFIGS))
+@pytest.mark.parametrize("name", NAMES)
 def test_cycles(name, latency, tmp_path):
     config, model, program, image = case(name, latency, seed=latency)
     built = replace(config, memory_latency=100)
@@ -87,7 +99,7 @@ def test_cycles(name, latency, tmp_path):
     check(model, program, result, cycles=True)
 
 
-@pytest.mark.parametrize("name", list(programs.CONFIGS))
+@pytest.mark.parametrize("name", NAMES)
 def test_stalls(name, tmp_path):
     config, model, program, image = case(name, 7, seed=2, gap=0.1)
     built = replace(config, memory_latency=100)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,21 @@ def description(core, program):
     }  # fmt: skip
 
 
+NAMES = [
+    pytest.param(name, marks=[] if name == "nano" else [pytest.mark.slow])
+    for name in programs.CONFIGS
+]
+
+
+@cache
+def built_bench(config):
+    memory = memories.WriteMemory(0, config.axi_bytes)
+    return runner.build(UnitBench(StoreUnit(config), memory), "store_bench", **SOURCES)
+
+
 def simulate(config, core, program, folder, plusargs):
     """Run a program's instructions; returns what dma_bench recorded, and the memory."""
-    memory = memories.WriteMemory(0, config.axi_bytes)
-    build = runner.build(UnitBench(StoreUnit(config), memory), "store_bench", **SOURCES)
+    build = built_bench(config)
     file = memories.MemoryFile(programs.MEMORY)
     path = folder / "case.json"
     path.write_text(json.dumps(description(core, program)))
@@ -84,12 +96,12 @@ def compare(name, latency, seed, folder, stalls=False):
 
 
 @pytest.mark.parametrize("latency", [1, 10, 100])
-@pytest.mark.parametrize("name", list(programs.CONFIGS))
+@pytest.mark.parametrize("name", NAMES)
 def test_cycles(name, latency, tmp_path):
     compare(name, latency, latency, tmp_path)
 
 
-@pytest.mark.parametrize("name", list(programs.CONFIGS))
+@pytest.mark.parametrize("name", NAMES)
 def test_stalls(name, tmp_path):
     compare(name, 7, 2, tmp_path, stalls=True)
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,15 @@ CONFIGS = {
 SLOW = ("edge", "narrow", "wide")
 
 
+@cache
+def built_bench(config):
+    return runner.build(EngineBench(config), "engine_bench")
+
+
 def run(config, cases, stall_seed=None):
     """Run cases on the built engine; exact in cycles unless there are stalls."""
     config = replace(config, engine_words=1024)
-    build = runner.build(EngineBench(config), "engine_bench")
+    build = built_bench(config)
     file = memory.MemoryFile(MEMORY)
     parameters = {
         "config": config.to_json(), "memory": str(file.path), "cases": cases,

@@ -38,7 +38,10 @@ def check(config, instructions, seed, kinds=KINDS):
     runner.run(build, BENCH, "random_instructions", env={"PARAMETERS": json.dumps(parameters)})
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    ["groups of 8", *(pytest.param(name, marks=pytest.mark.slow) for name in list(CONFIGS)[1:])],
+)
 def test_random_instructions(name):
     check(CONFIGS[name], 80, 1)
 
