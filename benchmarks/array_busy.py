@@ -1,8 +1,8 @@
-"""How busy the PE array is in each 3x3 convolution: `python benchmarks/array_busy.py PROGRAM.smk`.
+"""How busy the PE array is in 3x3 convolutions: `python benchmarks/array_busy.py PROGRAM.smk`.
 
-For every convolution with a 3x3 kernel and at least 32 input channels, in a dense and a differential
-step on the simulator: the array's cycles, the bus cycles of all its loads, the cycles from the end
-of the convolution before it to its own end, and the larger of the first two over the third.
+For every 3x3 convolution of at least 32 input channels, in a dense and a differential step on the
+simulator: the array's cycles, the bus cycles of all its loads, the cycles from the end of the
+convolution before it to its own end, and the larger of the first two over the third.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Recorder:
     _events: list[tuple[int, Instruction, int, int]] = field(default_factory=list)
 
     def __call__(self, index: int, instruction: Instruction, start: int, done: int) -> None:
+        """Keep an executed instruction."""
         self._events.append((index, instruction, start, done))
 
     def take(self) -> list[Layer]:
