@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from signmask.hw.spec.container import Program
+from signmask.hw.spec.host_memory import HostMemory
 from signmask.hw.spec.isa import INSTRUCTION_BYTES, IsaError, decode_all
-from signmask.hw.spec.memory_map import MemoryMap, Region
 from signmask.hw.spec.step import StepResult
 from signmask.sim import sequencer
 from signmask.sim.core import Core, Execute
@@ -42,12 +42,12 @@ class Machine:
                 "are executed by the golden model only; use the backend 'reference'."
             )
         self.program, self._observer, self._check_races = program, observer, check_races
-        self._map = MemoryMap.from_json(program.memory_map)
+        self._host = HostMemory(program, SimulationError)
         self._counters = Counters(
             sorted({*network.encodings, *network.sources}), sorted(network.streams),
             config.inlier_bits,
         )  # fmt: skip
-        self._core = Core(config, program.image, self._map.end, self._counters)
+        self._core = Core(config, program.image, self._host.map.end, self._counters)
         selector = OutlierSelector(config.inlier_bits, config.full_lanes)
         units: dict[str, Execute] = {}
         for unit in (
@@ -62,7 +62,6 @@ class Machine:
             }
         except IsaError as error:
             raise SimulationError(f"program '{network.name}': {error} Compile it again.") from None
-        self._output = next(linear for linear in network.linears.values() if not linear.out)
         self.last: int | None = None
         self._dense_before = False
 
@@ -122,37 +121,15 @@ class Machine:
             dict(counters.traffic),
         )  # fmt: skip
 
-    def _region(self, name: str) -> Region:
-        if name not in self._map:
-            raise SimulationError(
-                f"the program's memory map has no region '{name}'; compile the program again."
-            )
-        return self._map[name]
-
     def _write_input(self, codes: np.ndarray) -> None:
         """Input codes, padded with zeros to planes of a group."""
-        network, n = self.program.network, self.program.config.group
-        source = network.sources[network.input]
-        shape = (self.program.batch, source.height, source.width, source.channels)
-        if codes.shape != shape or codes.dtype != np.int8:
-            raise SimulationError(
-                f"input codes are {codes.dtype} {codes.shape}; the program takes int8 {shape}."
-            )
-        planes = -(-source.channels // n)
-        padded = np.zeros((*shape[:3], planes * n), np.int8)
-        padded[..., : source.channels] = codes
-        words = padded.reshape(-1, planes, n).transpose(1, 0, 2)
-        self._core.memory.write(self._region("input").address, words)
+        words = self._host.input_words(codes)
+        self._core.memory.write(self._host.region("input").address, words)
         self._core.log.take()
 
     def _read_output(self) -> np.ndarray:
         """int32 (batch, height, width, channels)."""
-        linear, n = self._output, self.program.config.group
-        positions = self.program.batch * linear.out_height * linear.out_width
-        planes = -(-linear.out_channels // n)
-        address = self._region("output").address
-        words = self._core.memory.read(address, planes * positions * n, "i4")
+        host = self._host
+        words = self._core.memory.read(host.region("output").address, host.output_entries, "i4")
         self._core.log.take()
-        channels = words.reshape(planes, positions, n).transpose(1, 0, 2).reshape(positions, -1)
-        shape = (self.program.batch, linear.out_height, linear.out_width, linear.out_channels)
-        return np.ascontiguousarray(channels[:, : linear.out_channels], np.int32).reshape(shape)
+        return host.accumulators(words)

@@ -17,8 +17,8 @@ from signmask.hw.simulation.system import build_system
 from signmask.hw.simulation.trace import InstructionTrace, Trace
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.container import Program
+from signmask.hw.spec.host_memory import HostMemory
 from signmask.hw.spec.isa import Queue
-from signmask.hw.spec.memory_map import MemoryMap, Region
 from signmask.hw.spec.step import StepResult
 
 PAGE = 4096
@@ -50,15 +50,14 @@ class RtlMachine:
                 "are executed by the golden model only; use the backend 'reference'."
             )
         self.program = program
-        self._map = MemoryMap.from_json(program.memory_map)
+        self._host = HostMemory(program, RtlError)
         self._registers = register_map(config)
         self._sources = sorted({*network.encodings, *network.sources})
         self._streams = sorted(network.streams)
-        self._output = next(linear for linear in network.linears.values() if not linear.out)
         if waves is not None and not waves.absolute().parent.is_dir():
             raise RtlError(f"folder {waves.parent} does not exist; create it or choose another.")
         check_sizes(config, self._registers, len(self._sources), len(self._streams))
-        self._code, self._file = load(program, self._map.end)
+        self._code, self._file = load(program, self._host.map.end)
         plusargs = [
             self._file.plusarg,
             *memory.plusargs(config.memory_latency, latencies(config), stall_seed, STALL_PERCENT),
@@ -156,40 +155,17 @@ class RtlMachine:
         }
         return counters
 
-    def _region(self, name: str) -> Region:
-        if name not in self._map:
-            raise RtlError(
-                f"the program's memory map has no region '{name}'; compile the program again."
-            )
-        return self._map[name]
-
     def _write_input(self, codes: np.ndarray) -> None:
         """Input codes, padded with zeros to planes of a group."""
-        network, n = self.program.network, self.program.config.group
-        source = network.sources[network.input]
-        shape = (self.program.batch, source.height, source.width, source.channels)
-        if codes.shape != shape or codes.dtype != np.int8:
-            raise RtlError(
-                f"input codes are {codes.dtype} {codes.shape}; the program takes int8 {shape}."
-            )
-        planes = -(-source.channels // n)
-        padded = np.zeros((*shape[:3], planes * n), np.int8)
-        padded[..., : source.channels] = codes
-        words = padded.reshape(-1, planes, n).transpose(1, 0, 2)
-        address = self._region("input").address
+        words = self._host.input_words(codes)
+        address = self._host.region("input").address
         self.memory[address : address + words.size] = words.reshape(-1).view(np.uint8)
 
     def _read_output(self) -> np.ndarray:
         """int32 (batch, height, width, channels)."""
-        linear, n = self._output, self.program.config.group
-        positions = self.program.batch * linear.out_height * linear.out_width
-        planes = -(-linear.out_channels // n)
-        address = self._region("output").address
-        size = 4 * planes * positions * n
-        words = np.array(self.memory[address : address + size]).view("<i4")
-        channels = words.reshape(planes, positions, n).transpose(1, 0, 2).reshape(positions, -1)
-        shape = (self.program.batch, linear.out_height, linear.out_width, linear.out_channels)
-        return np.ascontiguousarray(channels[:, : linear.out_channels], np.int32).reshape(shape)
+        address = self._host.region("output").address
+        size = 4 * self._host.output_entries
+        return self._host.accumulators(np.array(self.memory[address : address + size]).view("<i4"))
 
 
 def load(program: Program, end: int) -> tuple[dict[str, tuple[int, int]], memory.MemoryFile]:

@@ -70,7 +70,7 @@ def test_a_wrong_byte_of_memory(lockstep, monkeypatch):
 
     def wrong(self, phase, index, codes):
         result = right(self, phase, index, codes)
-        place = self._map["output"].address
+        place = self._host.region("output").address
         self.memory[place] = np.uint8(self.memory[place] ^ 1)
         return result
 
