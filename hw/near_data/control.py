@@ -125,6 +125,8 @@ class Control(Elaboratable):
                 state.eq(WAIT), left.eq(0), ready.eq(0), used.eq(0), slot.eq(0),
                 now.out_slot.eq(WRITE_SLOTS - 1),
             ]  # fmt: skip
+            # A word of the instruction before, done by an earlier stage than this one's words are.
+            m.d.sync += [stage.valid.eq(0) for stage in self.stages[1:]]
         return m
 
     def _places(self, m: Module, body_load: Signal, gain_load: Signal, slot: Signal) -> None:

@@ -44,6 +44,30 @@ async def execute(dut, name, descriptor, steps, after_dense):
     return tuple(int(port.value) for port in (dut.cycles, dut.moved, dut.changes, dut.saturated))
 
 
+async def execute_at_once(dut, names, case, after_dense):
+    """Run instructions each of which waits for the one before; returns (cycles, bytes) of each."""
+    dut.now.value, dut.last.value = case.now, case.last
+    dut.after_dense.value = int(after_dense)
+    found = []
+    for index, name in enumerate(names):
+        dut.word.value = instruction_word(name, descriptor_of(case, name))
+        dut.go.value = 1
+        if index:
+            await with_timeout(RisingEdge(dut.finished), LIMIT_NS, "ns")
+            found.append((int(dut.cycles.value), int(dut.moved.value)))
+        await RisingEdge(dut.clk)
+    dut.go.value = 0
+    await with_timeout(RisingEdge(dut.finished), LIMIT_NS, "ns")
+    found.append((int(dut.cycles.value), int(dut.moved.value)))
+    await RisingEdge(dut.clk)
+    return found
+
+
+def descriptor_of(case, name):
+    """What the instruction acts on."""
+    return case.boundary if name in ("PREPARE", "UPDATE_CODES") else case.stream
+
+
 def differences(found, wanted):
     """Where two memories differ, for the report."""
     places = np.flatnonzero(found != wanted)
@@ -71,7 +95,7 @@ async def instructions(dut):
         memory[: case.image.size] = case.image
         for name in item["names"]:
             counters.reset()
-            descriptor = case.boundary if name in ("PREPARE", "UPDATE_CODES") else case.stream
+            descriptor = descriptor_of(case, name)
             cost = engine.instructions[name]({"descriptor": descriptor})
             core.log.take()
             cycles, moved, changes, saturated = await execute(
@@ -95,4 +119,32 @@ async def instructions(dut):
                 wrong.append(f"{label}: counts {(changes, saturated)}, not {expected}")
             if PARAMETERS["exact"] and cycles != cost.done:
                 wrong.append(f"{label}: {cycles} cycles, not {cost.done}")
+    assert not wrong, "\n".join(wrong)
+
+
+@cocotb.test()
+async def successions(dut):
+    """As `instructions`, but each is there before its predecessor is done."""
+    config = HardwareConfig(**PARAMETERS["config"])
+    memory = np.memmap(PARAMETERS["memory"], np.uint8, "r+")
+    await reset(dut)
+    wrong = []
+    for item in PARAMETERS["cases"]:
+        case = Case(config, item["seed"], **item.get("fixed", {}))
+        counters = Counters(NAMES, NAMES, config.inlier_bits)
+        core = Core(config, case.image, case.image.size, counters)
+        engine = NearDataEngine(core, OutlierSelector(config.inlier_bits, config.full_lanes))
+        core.now, core.last, core.after_dense = case.now, case.last, bool(item["after_dense"])
+        memory[: case.image.size] = case.image
+        wanted = []
+        for name in item["names"]:
+            counters.reset()
+            cost = engine.instructions[name]({"descriptor": descriptor_of(case, name)})
+            core.log.take()
+            wanted.append((cost.done, counters.traffic["near_data"]))
+        found = await execute_at_once(dut, item["names"], case, core.after_dense)
+        if not np.array_equal(memory[: case.image.size], core.memory.data):
+            wrong.append(f"{item}: {differences(memory[: case.image.size], core.memory.data)}")
+        if found != wanted:
+            wrong.append(f"{item}: (cycles, bytes) are {found}, not {wanted}")
     assert not wrong, "\n".join(wrong)

@@ -32,7 +32,7 @@ def built_bench(config):
     return runner.build(EngineBench(config), "engine_bench")
 
 
-def run(config, cases, stall_seed=None):
+def run(config, cases, stall_seed=None, test="instructions"):
     """Run cases on the built engine; exact in cycles unless there are stalls."""
     config = replace(config, engine_words=1024)
     build = built_bench(config)
@@ -43,7 +43,7 @@ def run(config, cases, stall_seed=None):
     }  # fmt: skip
     plusargs = memory.plusargs(config.near_data_latency, stall_seed=stall_seed)
     runner.run(
-        build, HERE / "engine_cocotb.py", "instructions", {"PARAMETERS": json.dumps(parameters)},
+        build, HERE / "engine_cocotb.py", test, {"PARAMETERS": json.dumps(parameters)},
         [file.plusarg, *plusargs],
     )  # fmt: skip
     file.close()
@@ -96,6 +96,21 @@ def test_corner_shapes(config):
             case(6, planes=[1, 1, 1, 1], images=8, positions=3, loop="carry", after_dense=True),
         ],
     )
+
+
+@pytest.mark.parametrize("latency", [1, 2, 5, 40])
+def test_no_trace_of_the_instruction_before(latency):
+    # Instructions on planes of one word are so short that words of one are in the pipeline when the
+    # next one starts; the pairs are all that there are.
+    config = replace(NANO, group=8, near_data_bytes=32, near_data_latency=latency, columns=8)
+    names = [name for first in ALL for second in ALL for name in (first, second)]
+    fixed = {"images": 1, "positions": 1}
+    cases = [
+        case(seed, planes=[1, 3], norm="trend", loop="closed", segment_bits=0, **fixed)
+        for seed in range(4)
+    ]
+    cases += [case(seed, after_dense=bool(seed & 1), **fixed) for seed in range(4, 12)]
+    run(config, [item | {"names": names} for item in cases], test="successions")
 
 
 @pytest.mark.parametrize("stall_seed", [1, 2])
