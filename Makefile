@@ -59,8 +59,9 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	@.ci/require g++ make perl
 	@.ci/require --optional dataset-fashion-mnist
-	@.ci/require g++ make perl liblz4-dev zlib1g-dev ccache
+	@.ci/require --optional ccache liblz4-dev zlib1g-dev
 	$(PIP) install --quiet $(TORCH)
 	$(PIP) install --quiet --editable '.[torch,report,hw,test,dev]'
 	@touch $@ $(VENV)/.demo
