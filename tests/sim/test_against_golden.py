@@ -58,7 +58,7 @@ CONFIGS = {
     "columns wider than a group": replace(
         NANO, group=8, columns=16, full_lanes=1, inlier_bits=5, rows=3
     ),
-    "no latency": replace(NANO, memory_latency=0, inlier_bits=4, axi_bytes=32),
+    "short latency": replace(NANO, memory_latency=1, inlier_bits=4, axi_bytes=32),
 }
 
 
