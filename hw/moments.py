@@ -6,6 +6,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from signmask.hw.delays import delays
 from signmask.hw.divider import PipelinedDivider, PipelinedRoot
 from signmask.hw.rounding import join_products, partial_products, shift_round
 from signmask.hw.spec.numerics import MEAN_FRACTION, RSQRT_FRACTION, TREND_FRACTION
@@ -60,11 +61,7 @@ class GroupMoments(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Mean and reciprocal deviation in parallel, the mean delayed."""
         m = Module()
-        stages: list[Value] = [self.valid]
-        for i in range(self.LATENCY):
-            stage = Signal(name=f"valid_{i + 1}")
-            m.d.sync += stage.eq(stages[-1])
-            stages.append(stage)
+        stages = delays(m, self.valid, self.LATENCY, "valid")
         m.d.comb += self.valid_out.eq(stages[-1])
         self._deviation(m, stages)
         self._mean(m, stages)
@@ -167,10 +164,7 @@ class TrendMove(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Wait for the ratio, two stages of its product, rounding."""
         m = Module()
-        stages: list[Value] = [self.valid]
-        for i in range(self.LATENCY):
-            stages.append(Signal(name=f"valid_{i + 1}"))
-            m.d.sync += stages[-1].eq(stages[-2])
+        stages = delays(m, self.valid, self.LATENCY, "valid")
         r = delayed(m, stages[:1], self.r, "r")
         low, high = Signal(signed(64)), Signal(signed(64))
         product = Signal(signed(64))
@@ -211,10 +205,7 @@ class TrendRatio(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Two stages of the product, rounding."""
         m = Module()
-        stages: list[Value] = [self.valid]
-        for i in range(self.LATENCY):
-            stages.append(Signal(name=f"valid_{i + 1}"))
-            m.d.sync += stages[-1].eq(stages[-2])
+        stages = delays(m, self.valid, self.LATENCY, "valid")
         low, high = Signal(signed(64)), Signal(signed(64))
         product = Signal(signed(64))
         change = Signal(signed(MEAN_BITS))

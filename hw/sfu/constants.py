@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from amaranth import Module, Signal
 
+from signmask.hw.delays import delays
 from signmask.hw.normalisation import NormalisationUnit
-from signmask.hw.sfu.operation import ENTRY_BITS, Operation, delays
+from signmask.hw.sfu.operation import ENTRY_BITS, Operation
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.isa import MAX_PARTS, NORM_RECORD
 from signmask.hw.spec.timing import RECORD_FILL

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from amaranth import Module, Signal
 
+from signmask.hw.delays import delays
 from signmask.hw.instruction import fields
-from signmask.hw.sfu.operation import Operation, delays
+from signmask.hw.sfu.operation import Operation
 from signmask.hw.sfu.word_counter import WordCounter
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.timing import COPY_FILL

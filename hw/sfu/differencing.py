@@ -6,10 +6,11 @@ from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from signmask.hw.delays import delays
 from signmask.hw.group_encoder import GroupEncoder
 from signmask.hw.ports import DeltaEvent
 from signmask.hw.rounding import lanes_of, tree_sum
-from signmask.hw.sfu.operation import RAW_BITS, delays
+from signmask.hw.sfu.operation import RAW_BITS
 from signmask.hw.sfu.word_counter import WORD, Word
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.numerics import DELTA_BITS

@@ -5,16 +5,15 @@ from __future__ import annotations
 from amaranth import Cat, Module, Mux, Signal
 
 from signmask.hw.activation import OPEN, SEGMENTS, MaskedActivation
-from signmask.hw.instruction import fields
 from signmask.hw.rounding import lanes_of
 from signmask.hw.sfu.differencing import CODE_BITS, Differencing
-from signmask.hw.sfu.operation import ENTRY_BITS, Operation, connect_event, delays
-from signmask.hw.sfu.word_counter import WordCounter
+from signmask.hw.sfu.encoder import Encoder
+from signmask.hw.sfu.operation import ENTRY_BITS
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.timing import ENCODE_MASK_FILL
 
 
-class EncodeMask(Operation):
+class EncodeMask(Encoder):
     """Executes ENCODE_MASK. The gain is read at the first word of each frame, the slopes beside
     the first word."""
 
@@ -36,18 +35,14 @@ class EncodeMask(Operation):
         m = Module()
         n = self.lanes
         start, busy, f = self.latch(m)
-        m.submodules.counter = counter = WordCounter()
         m.submodules.activation = activation = MaskedActivation(self.config)
         m.submodules.differencing = back = Differencing(self.config)
-        word = fields(self.name, self.instruction.payload)
-        ages = delays(m, counter.word, self.AGES, "word")
+        ages = self.issue(m, start)
         now, write, encoded = ages[0], ages[-1], ages[1 + activation.LATENCY]
         gain_step = Mux(f["shared_constants"], now.plane_end, now.last)
         mask = self.walk(m, start, "mask", now.valid)
         deltas = lanes_of(activation.delta, n)
         m.d.comb += [
-            counter.start.eq(start), counter.words.eq(word["words"]),
-            counter.planes.eq(word["planes"]), counter.images.eq(word["images"]),
             self.accumulator.en.eq(now.valid),
             self.accumulator.addr.eq(self.walk(m, start, "accumulator", now.valid)),
             self.segments.en.eq(now.valid), self.segments.addr.eq(mask),
@@ -65,16 +60,10 @@ class EncodeMask(Operation):
             back.codes.eq(
                 Cat(Cat(d, d[-1].replicate(CODE_BITS - len(d))) for d in deltas)
             ),
-            back.difference.eq(1), back.spill.eq(f["spill"]),
-            back.source.eq(f["source"]), back.valid_lanes.eq(f["lanes"]),
-            self.operand.en.eq(write.valid),
-            self.operand.addr.eq(self.walk(m, start, "input", write.valid)),
-            self.operand.data.eq(back.operand),
-            self.operand.lanes.eq(write.valid.replicate(n)),
-            self.done.eq(write.final),
+            back.difference.eq(1),
         ]  # fmt: skip
         self._slopes(m, start, activation)
-        connect_event(m, back.event, self.deltas)
+        self.send(m, back, start, f, write)
         return m
 
     def _slopes(self, m: Module, start: Signal, activation: MaskedActivation) -> None:

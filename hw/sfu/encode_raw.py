@@ -5,18 +5,17 @@ from __future__ import annotations
 from amaranth import Array, Cat, Module, Mux, Signal
 
 from signmask.hw.activation import SEGMENTS, RawActivation
-from signmask.hw.instruction import fields
 from signmask.hw.rounding import lanes_of
 from signmask.hw.sfu.differencing import CODE_BITS, Differencing
-from signmask.hw.sfu.operation import ENTRY_BITS, Operation, connect_event, delays
-from signmask.hw.sfu.word_counter import WordCounter
+from signmask.hw.sfu.encoder import Encoder
+from signmask.hw.sfu.operation import ENTRY_BITS
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.timing import ENCODE_RAW_FILL
 
 TABLE_WORDS = 3
 
 
-class EncodeRaw(Operation):
+class EncodeRaw(Encoder):
     """Executes ENCODE_RAW; previous codes are the low 16 bits of their words.
 
     Constants are read at the first word of each frame. The three segment words are read beside the
@@ -41,11 +40,9 @@ class EncodeRaw(Operation):
         m = Module()
         n = self.lanes
         start, busy, f = self.latch(m)
-        m.submodules.counter = counter = WordCounter()
         m.submodules.activation = activation = RawActivation(self.config)
         m.submodules.differencing = back = Differencing(self.config)
-        word = fields(self.name, self.instruction.payload)
-        ages = delays(m, counter.word, self.AGES, "word")
+        ages = self.issue(m, start)
         now, write, coded = ages[0], ages[-1], ages[1 + activation.LATENCY]
         before = ages[activation.LATENCY]  # its previous code is there one cycle later
         shared = f["shared_constants"]
@@ -54,8 +51,6 @@ class EncodeRaw(Operation):
             Mux(shared, 2, f["constants_stride"]),
         )  # fmt: skip
         m.d.comb += [
-            counter.start.eq(start), counter.words.eq(word["words"]),
-            counter.planes.eq(word["planes"]), counter.images.eq(word["images"]),
             self.accumulator.en.eq(now.valid),
             self.accumulator.addr.eq(self.walk(m, start, "accumulator", now.valid)),
             self.parameter_0.en.eq(now.first), self.parameter_0.addr.eq(constants),
@@ -69,20 +64,14 @@ class EncodeRaw(Operation):
             self.addend.addr.eq(self.walk(m, start, "previous", before.valid)),
             back.word.eq(coded), back.codes.eq(activation.code),
             back.previous.eq(Cat(v[:CODE_BITS] for v in lanes_of(self.addend.data, n))),
-            back.difference.eq(f["difference"]), back.spill.eq(f["spill"]),
-            back.source.eq(f["source"]), back.valid_lanes.eq(f["lanes"]),
-            self.operand.en.eq(write.valid),
-            self.operand.addr.eq(self.walk(m, start, "input", write.valid)),
-            self.operand.data.eq(back.operand),
-            self.operand.lanes.eq(write.valid.replicate(n)),
+            back.difference.eq(f["difference"]),
             self.result.en.eq(write.valid),
             self.result.addr.eq(self.walk(m, start, "codes", write.valid)),
             self.result.data.eq(back.result),
             self.result.lanes.eq(write.valid.replicate(n)),
-            self.done.eq(write.final),
         ]  # fmt: skip
         self._tables(m, start, activation)
-        connect_event(m, back.event, self.deltas)
+        self.send(m, back, start, f, write)
         return m
 
     def _tables(self, m: Module, start: Signal, activation: RawActivation) -> None:

@@ -92,15 +92,6 @@ class Operation(wiring.Component):
         return address
 
 
-def delays(m: Module, value: Any, count: int, name: str) -> list[Any]:
-    """[value, value one cycle ago, ..., `count` cycles ago]."""
-    chain = [value]
-    for i in range(1, count + 1):
-        chain.append(Signal(value.shape(), name=f"{name}_{i}"))
-        m.d.sync += chain[-1].eq(chain[-2])
-    return chain
-
-
 def connect_event(m: Module, inner: Any, outer: Any) -> None:
     """`outer` shows `inner`, and zero while that is not valid."""
     with m.If(inner.valid):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
 
+from signmask.hw.delays import delays
 from signmask.hw.instruction import fields, opcode
 from signmask.hw.rounding import (
     join_products,
@@ -12,7 +13,7 @@ from signmask.hw.rounding import (
     shift_round,
     tree_sum,
 )
-from signmask.hw.sfu.operation import ENTRY_BITS, RAW_BITS, Operation, delays
+from signmask.hw.sfu.operation import ENTRY_BITS, RAW_BITS, Operation
 from signmask.hw.sfu.word_counter import WORD, Word, WordCounter
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.isa import FORMATS

@@ -9,6 +9,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from signmask.hw.delays import delays
 from signmask.hw.divider import PipelinedDivider
 from signmask.hw.instruction import fields as fields_of
 from signmask.hw.rounding import (
@@ -18,7 +19,7 @@ from signmask.hw.rounding import (
     saturate,
     shift_round,
 )
-from signmask.hw.sfu.operation import RAW_BITS, Operation, delays
+from signmask.hw.sfu.operation import RAW_BITS, Operation
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.numerics import (
     DELTA_BITS,

@@ -1,6 +1,6 @@
 """The PE array with its scratchpads, ports to fill and read them, and a count of cycles."""
 
-from amaranth import Module, Signal
+from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,6 +8,7 @@ from signmask.hw.instruction import InstructionStream
 from signmask.hw.pe_array import PeArray
 from signmask.hw.ports import ReadPort, WritePort
 from signmask.hw.scratchpad import Scratchpad
+from tests.hw.units.cycle_count import count_cycles
 
 
 class ArrayHarness(wiring.Component):
@@ -46,11 +47,5 @@ class ArrayHarness(wiring.Component):
                 read = isinstance(member.signature, ReadPort)
                 port = pad.read_port() if read else pad.write_port()
                 wiring.connect(m, getattr(array, name), port)
-        counting = Signal()
-        with m.If(self.instruction.valid & self.instruction.ready):
-            m.d.sync += [counting.eq(1), self.cycles.eq(1)]
-        with m.Elif(counting):
-            m.d.sync += self.cycles.eq(self.cycles + 1)
-        with m.If(self.done):
-            m.d.sync += counting.eq(0)
+        count_cycles(m, self.instruction, self.done, self.cycles)
         return m

@@ -1,9 +1,7 @@
 """The load unit on Verilator against the simulator: words written, bytes counted, cycles."""
 
-import json
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,22 +11,17 @@ from signmask.hw.simulation import memory as memories
 from signmask.hw.simulation import runner
 from tests.hw.units.dma import dma_programs as programs
 from tests.hw.units.dma.unit_bench import (
+    NAMES,
     SOURCES,
     AxiBench,
     UnitBench,
     check_cycles,
     check_moved,
+    simulate,
     words_of,
 )
 
-BENCH = Path(__file__).parent / "dma_bench.py"
 WIDTHS = dict(input=9, weight=8, accumulator=32, segments=3, corrections=16, parameter=48)
-
-
-NAMES = [
-    pytest.param(name, marks=[] if name == "nano" else [pytest.mark.slow])
-    for name in programs.CONFIGS
-]
 
 
 def description(config, program):
@@ -45,19 +38,6 @@ def description(config, program):
 def built_bench(config):
     memory = memories.ReadMemory(0, config.axi_bytes)
     return runner.build(UnitBench(LoadUnit(config), memory), "load_bench", **SOURCES)
-
-
-def simulate(config, program, image, folder, plusargs):
-    """Run a program's instructions; returns what dma_bench recorded."""
-    build = built_bench(config)
-    file = memories.MemoryFile(programs.MEMORY)
-    file.data[:] = image
-    file.data.flush()
-    path = folder / "case.json"
-    path.write_text(json.dumps(description(config, program)))
-    runner.run(build, BENCH, env={"CASE": str(path)}, plusargs=[file.plusarg, *plusargs])
-    file.close()
-    return json.loads(path.with_suffix(".result").read_text())
 
 
 def check(model, program, result, cycles):
@@ -94,17 +74,18 @@ def case(name, latency, seed, count=60, gap=0.3):
 @pytest.mark.parametrize("name", NAMES)
 def test_cycles(name, latency, tmp_path):
     config, model, program, image = case(name, latency, seed=latency)
-    built = replace(config, memory_latency=100)
-    result = simulate(built, program, image, tmp_path, memories.plusargs(latency))
+    build = built_bench(replace(config, memory_latency=100))
+    plusargs = memories.plusargs(latency)
+    result, _ = simulate(build, description(config, program), image, tmp_path, plusargs)
     check(model, program, result, cycles=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stalls(name, tmp_path):
     config, model, program, image = case(name, 7, seed=2, gap=0.1)
-    built = replace(config, memory_latency=100)
+    build = built_bench(replace(config, memory_latency=100))
     plusargs = memories.plusargs(7, stall_seed=3, stall_percent=40)
-    result = simulate(built, program, image, tmp_path, plusargs)
+    result, _ = simulate(build, description(config, program), image, tmp_path, plusargs)
     check(model, program, result, cycles=False)
 
 
@@ -112,9 +93,5 @@ def test_protocol(tmp_path):
     """cocotbext-axi answers, with pauses; it refuses bursts across 4 KiB."""
     config, model, program, image = case("nano", 100, 5, count=30)
     build = runner.build(AxiBench(LoadUnit(config)), "load_axi")
-    image.tofile(tmp_path / "memory")
-    axi = {"memory": str(tmp_path / "memory"), "write": False}
-    path = tmp_path / "case.json"
-    path.write_text(json.dumps(description(config, program) | {"axi": axi}))
-    runner.run(build, BENCH, env={"CASE": str(path)})
-    check(model, program, json.loads(path.with_suffix(".result").read_text()), cycles=False)
+    result, _ = simulate(build, description(config, program), image, tmp_path, axi=True)
+    check(model, program, result, cycles=False)

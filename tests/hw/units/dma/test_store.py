@@ -1,9 +1,7 @@
 """The store unit on Verilator against the simulator: memory, bytes counted, cycles."""
 
-import json
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +11,17 @@ from signmask.hw.simulation import memory as memories
 from signmask.hw.simulation import runner
 from tests.hw.units.dma import dma_programs as programs
 from tests.hw.units.dma.unit_bench import (
+    NAMES,
     SOURCES,
     AxiBench,
     UnitBench,
     check_cycles,
     check_moved,
+    simulate,
     words_of,
 )
 
-BENCH = Path(__file__).parent / "dma_bench.py"
+EMPTY = np.zeros(programs.MEMORY, np.uint8)
 
 
 def description(core, program):
@@ -35,29 +35,10 @@ def description(core, program):
     }  # fmt: skip
 
 
-NAMES = [
-    pytest.param(name, marks=[] if name == "nano" else [pytest.mark.slow])
-    for name in programs.CONFIGS
-]
-
-
 @cache
 def built_bench(config):
     memory = memories.WriteMemory(0, config.axi_bytes)
     return runner.build(UnitBench(StoreUnit(config), memory), "store_bench", **SOURCES)
-
-
-def simulate(config, core, program, folder, plusargs):
-    """Run a program's instructions; returns what dma_bench recorded, and the memory."""
-    build = built_bench(config)
-    file = memories.MemoryFile(programs.MEMORY)
-    path = folder / "case.json"
-    path.write_text(json.dumps(description(core, program)))
-    runner.run(build, BENCH, env={"CASE": str(path)}, plusargs=[file.plusarg, *plusargs])
-    result = json.loads(path.with_suffix(".result").read_text())
-    written = np.array(file.data)
-    file.close()
-    return result, written
 
 
 def rows(data, bits):
@@ -86,9 +67,9 @@ def case(name, latency, seed, count=60, gap=0.3):
 def compare(name, latency, seed, folder, stalls=False):
     config, model, program = case(name, latency, seed)
     plusargs = memories.plusargs(latency, **({"stall_seed": 3} if stalls else {}))
-    built = replace(config, memory_latency=100)
-    result, written = simulate(built, model.core, program, folder, plusargs)
-    differ = np.flatnonzero(written != model.core.memory.data)
+    build = built_bench(replace(config, memory_latency=100))
+    result, written = simulate(build, description(model.core, program), EMPTY, folder, plusargs)
+    differ = np.flatnonzero(np.frombuffer(written, np.uint8) != model.core.memory.data)
     assert not differ.size, differ[:20]
     check_moved(model, program, result)
     if not stalls:
@@ -110,11 +91,7 @@ def test_protocol(tmp_path):
     """cocotbext-axi answers, with pauses; it refuses bursts across 4 KiB."""
     config, model, program = case("nano", 100, 5, count=30)
     build = runner.build(AxiBench(StoreUnit(config)), "store_axi")
-    memory = tmp_path / "memory"
-    memory.write_bytes(bytes(programs.MEMORY))
-    path = tmp_path / "case.json"
-    axi = {"memory": str(memory), "write": True}
-    path.write_text(json.dumps(description(model.core, program) | {"axi": axi}))
-    runner.run(build, BENCH, env={"CASE": str(path)})
-    assert memory.read_bytes() == model.core.memory.data.tobytes()
-    check_moved(model, program, json.loads(path.with_suffix(".result").read_text()))
+    described = description(model.core, program)
+    result, written = simulate(build, described, EMPTY, tmp_path, axi=True)
+    assert written == model.core.memory.data.tobytes()
+    check_moved(model, program, result)

@@ -1,16 +1,29 @@
 """What the tests of the load and store units share: the bench with its memory, comparisons."""
 
+import json
+from pathlib import Path
+
+import pytest
 from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from signmask.hw.simulation import memory as memories
+from signmask.hw.simulation import runner
 from signmask.hw.spec.isa import Traffic
+from tests.hw.units.dma import dma_programs as programs
+
+BENCH = Path(__file__).parent / "dma_bench.py"
 
 SOURCES = {
     "cpp_sources": [path for path in memories.SOURCES if path.suffix == ".cpp"],
     "verilog_sources": [path for path in memories.SOURCES if path.suffix != ".cpp"],
 }
+
+NAMES = [
+    pytest.param(name, marks=[] if name == "nano" else [pytest.mark.slow])
+    for name in programs.CONFIGS
+]
 
 
 class UnitBench(wiring.Component):
@@ -80,6 +93,30 @@ def join(m, unit, bench, names):
 def words_of(program):
     """Instruction words as hexadecimal numbers."""
     return [item.encode()[::-1].hex() for item in program.instructions]
+
+
+def simulate(build, description, image, folder, plusargs=(), axi=False):
+    """Run a case in a memory that starts with `image`: cocotbext-axi's if `axi`, else that of the
+    bench. Returns what dma_bench recorded, and the memory's bytes at the end."""
+    path = folder / "case.json"
+    if axi:
+        memory = folder / "memory"
+        image.tofile(memory)
+        description = description | {
+            "axi": {"memory": str(memory), "write": not description["writes"]}
+        }
+        path.write_text(json.dumps(description))
+        runner.run(build, BENCH, env={"CASE": str(path)})
+        written = memory.read_bytes()
+    else:
+        path.write_text(json.dumps(description))
+        file = memories.MemoryFile(programs.MEMORY)
+        file.data[:] = image
+        file.data.flush()
+        runner.run(build, BENCH, env={"CASE": str(path)}, plusargs=[file.plusarg, *plusargs])
+        written = file.data.tobytes()
+        file.close()
+    return json.loads(path.with_suffix(".result").read_text()), written
 
 
 def check_moved(model, program, result):

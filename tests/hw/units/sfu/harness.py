@@ -1,6 +1,6 @@
 """The vector unit with its scratchpads, ports to fill and read them, and counts of its events."""
 
-from amaranth import Module, Signal
+from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,6 +9,7 @@ from signmask.hw.ports import ReadPort, WritePort
 from signmask.hw.scratchpad import Scratchpad
 from signmask.hw.sfu.operation import vector_ports
 from signmask.hw.sfu.sfu import Sfu
+from tests.hw.units.cycle_count import count_cycles
 
 PORTS = {
     "accumulator": ("accumulator", "addend", "result"),
@@ -55,16 +56,10 @@ class SfuHarness(wiring.Component):
                 read = isinstance(sfu.signature.members[port].signature, ReadPort)
                 inner = pad.read_port() if read else pad.write_port()
                 wiring.connect(m, getattr(sfu, port), inner)
-        counting = Signal()
         counts = [getattr(self, f"count_{name}") for name in CLASSES]
-        start = self.instruction.valid & self.instruction.ready
+        start = count_cycles(m, self.instruction, self.done, self.cycles)
         with m.If(start):
-            m.d.sync += [counting.eq(1), self.cycles.eq(1), self.count_saturated.eq(0)]
-            m.d.sync += [count.eq(0) for count in counts]
-        with m.Elif(counting):
-            m.d.sync += self.cycles.eq(self.cycles + 1)
-        with m.If(self.done):
-            m.d.sync += counting.eq(0)
+            m.d.sync += [count.eq(0) for count in (self.count_saturated, *counts)]
         with m.If(sfu.deltas.valid):
             m.d.sync += self.source.eq(sfu.deltas.index)
             m.d.sync += [
