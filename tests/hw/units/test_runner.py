@@ -74,7 +74,7 @@ def test_builds_are_reused(tmp_path):
 
 
 def test_builds_outlive_the_environment_that_made_them():
-    """The libraries of cocotb are looked for in this environment before where the build left them."""
+    """cocotb's libraries are looked for in this environment before where the build left them."""
     build = runner.build(Wrapper(6), "wrapper")
     _, environment = runner.command(build, BENCH.stem, None, {}, [])
     first = Path(environment["LD_LIBRARY_PATH"].split(os.pathsep)[0])
