@@ -14,7 +14,8 @@ import networkx as nx
 import numpy as np
 import torch
 
-Activation = Literal["identity", "silu", "relu"]
+# Elementwise functions; `activation_fit.FUNCTIONS` has the float64 function of each name.
+Activation = str
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class InputOp:
 
 @dataclass
 class StreamOp:
-    """Raw tensor: sum of Linear results, of `adds`, and of `table` (steps, channels) float64."""
+    """Raw tensor: sum of Linear results, of `adds`, of `table` (steps, channels) float64, and of
+    `offset` (height * width, channels) float64, None where no constant depends on the position."""
 
     channels: int
     height: int
@@ -97,22 +99,36 @@ class StreamOp:
     table: np.ndarray
     adds: list[str] = field(default_factory=list)
     linears: list[str] = field(default_factory=list)
+    offset: np.ndarray | None = None
 
 
 @dataclass(eq=False)
 class NormOp:
-    """Group normalisation with scale `weight` and `bias`, float64 (channels,). Equal to itself
-    alone: arrays have no truth value."""
+    """Group normalisation with scale `weight` and `bias`, float64 (channels,), or (steps, channels)
+    where they depend on the timestep. `axis` "token": statistics of each position (layer norm);
+    not `centred`: no mean is subtracted (RMS norm). Equal to itself alone: arrays have no truth
+    value."""
 
     groups: int
     epsilon: float
     weight: np.ndarray
     bias: np.ndarray
+    axis: Literal["image", "token"] = "image"
+    centred: bool = True
+
+
+@dataclass(eq=False)
+class AffineOp:
+    """gain * x + offset without statistics, float64 (steps, channels) each."""
+
+    gain: np.ndarray
+    offset: np.ndarray
 
 
 @dataclass
 class EncodingOp:
-    """Concatenated streams, optionally normalised, then activated; quantised to int8 codes."""
+    """Concatenated streams, normalised or scaled (`affine`) if at all, then activated; quantised to
+    int8 codes."""
 
     streams: tuple[str, ...]
     channels: int
@@ -120,12 +136,14 @@ class EncodingOp:
     width: int
     norm: NormOp | None = None
     activation: Activation = "identity"
+    affine: AffineOp | None = None
 
 
 @dataclass
 class LinearOp:
-    """Convolution of an encoding or source; `weight` float32 (out, in, kernel, kernel). `out` is a
-    stream, or empty for the network's output, whose (steps, channels) offset is `table`."""
+    """Convolution of an encoding or source; `weight` float32 (out, in / groups, kernel, kernel).
+    `out` is a stream, or empty for the network's output, whose (steps, channels) offset is
+    `table`."""
 
     source: str
     out: str
@@ -134,11 +152,14 @@ class LinearOp:
     padding: int = 0
     upsample: int = 1
     table: np.ndarray | None = None
+    groups: int = 1
 
 
 @dataclass
 class AttentionOp:
-    """softmax(scale * Q K^T) V over all positions of the streams q, k, v; itself a code source."""
+    """softmax(scale * Q K^T) V over all positions of the streams q, k, v; itself a code source.
+    In cross-attention k and v are empty, and `keys`, `values` float32 (rows, tokens, channels) are
+    constants, a row for each image of the batch or one for all."""
 
     q: str
     k: str
@@ -148,19 +169,39 @@ class AttentionOp:
     channels: int
     height: int
     width: int
+    keys: np.ndarray | None = None
+    values: np.ndarray | None = None
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The raw streams that it reads."""
+        return (self.q,) if self.keys is not None else (self.q, self.k, self.v)
 
 
-TensorOp = InputOp | StreamOp | EncodingOp | LinearOp | AttentionOp
+@dataclass
+class ProductOp:
+    """Elementwise product of the encodings a and b, which nothing else reads; a code source."""
+
+    a: str
+    b: str
+    channels: int
+    height: int
+    width: int
+
+
+TensorOp = InputOp | StreamOp | EncodingOp | LinearOp | AttentionOp | ProductOp
 
 
 @dataclass
 class TensorGraph:
-    """Fused network in real numbers; edges follow the data, node names are unique."""
+    """Fused network in real numbers; edges follow the data, node names are unique. `patch`: the
+    output's channels are patch x patch pixels of each position, row by row, then channels."""
 
     graph: nx.DiGraph
     input: str
     output: str
     timesteps: tuple[int, ...]
+    patch: int = 1
 
     def op(self, name: str) -> Any:
         """The operator of a node."""

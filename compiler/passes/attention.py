@@ -34,16 +34,16 @@ def build_attention(
     name: str, op: AttentionOp, formats: dict[str, CodeFormat], grids: dict[str, Grid], out: str
 ) -> Attention:
     """The integer Attention whose result is the code source `out`."""
-    constants: dict[str, int] = {}
-    scales = {}
-    for letter, stream in (("q", op.q), ("k", op.k), ("v", op.v)):
-        scales[letter] = formats[stream].scale
-        pair = fixed_point(name, grids[stream].step / scales[letter])
-        constants[f"{letter}_multiplier"], constants[f"{letter}_shift"] = pair
-    score = fixed_point(name, scales["q"] * scales["k"] * op.scale * SOFTMAX_STEPS_PER_E)
-    product = fixed_point(name, scales["v"] / formats[name].scale * 2.0**-SOFTMAX_FRACTION)
+    q_scale, k_scale, v_scale = (formats[stream].scale for stream in (op.q, op.k, op.v))
+    q, k, v = (
+        fixed_point(name, grids[stream].step / formats[stream].scale)
+        for stream in (op.q, op.k, op.v)
+    )
+    score = fixed_point(name, q_scale * k_scale * op.scale * SOFTMAX_STEPS_PER_E)
+    product = fixed_point(name, v_scale / formats[name].scale * 2.0**-SOFTMAX_FRACTION)
     return Attention(
         name=name, q=op.q, k=op.k, v=op.v, out=out, heads=op.heads,
-        score_multiplier=score[0], score_shift=score[1],
-        out_multiplier=product[0], out_shift=product[1], **constants,
+        q_multiplier=q[0], q_shift=q[1], k_multiplier=k[0], k_shift=k[1],
+        v_multiplier=v[0], v_shift=v[1], score_multiplier=score[0], score_shift=score[1],
+        out_multiplier=product[0], out_shift=product[1],
     )  # fmt: skip

@@ -147,7 +147,10 @@ def _norm(
         "z_shift": z_shift,
         "norm": Norm(
             groups=norm.groups, count=count, epsilon=epsilon, gain_shift=gain_shift,
-            mean_shift=mean_shift, stat_shift=stat_shift, **{k: f"{name}.{k}" for k in tables},
+            mean_shift=mean_shift, stat_shift=stat_shift, gain=f"{name}.gain",
+            offset=f"{name}.offset", cal_mean=f"{name}.cal_mean",
+            cal_inverse=f"{name}.cal_inverse", cal_sigma=f"{name}.cal_sigma",
+            cal_a=f"{name}.cal_a", cal_b=f"{name}.cal_b", axis=norm.axis, centred=norm.centred,
         ),
     }  # fmt: skip
 

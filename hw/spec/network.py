@@ -38,7 +38,8 @@ class Stream:
     y = saturate(sum of requantised accumulators of the Linear operators that name it as `out`
     + table[step] + sum of the streams in `adds`, bits). `scale` is the real value of a grid step,
     `table` the name of an int32 tensor (steps, channels) of rounded absolute values,
-    `delta_bits` the inlier width of the compressed format of dy.
+    `delta_bits` the inlier width of the compressed format of dy. `offset` names an int32 tensor
+    (positions, channels), a constant part of y such as a position embedding, or is empty.
     """
 
     name: str
@@ -50,16 +51,22 @@ class Stream:
     adds: tuple[str, ...] = ()
     bits: int = 16
     delta_bits: int = 6
+    offset: str = ""
 
 
 @dataclass(frozen=True)
 class Norm:
     """Group normalisation in integers (`numerics.group_moments`, `channel_constants`).
 
-    Tensor names: `gain`, `offset` int64 (channels,); `cal_mean`, `cal_inverse`, `cal_sigma` int64
+    Statistics are those of an image (group normalisation), or with `axis` "token" those of each
+    position (layer normalisation); not `centred`, the mean counts as zero (RMS normalisation).
+
+    Tensor names: `gain`, `offset` int64 (channels,), or (steps, channels) where they depend on the
+    timestep (scale-shift and adaptive normalisation); `cal_mean`, `cal_inverse`, `cal_sigma` int64
     (steps, groups); `cal_a`, `cal_b` int64 (steps, channels), the constants that the calibrated
     statistics give. Group g covers channels g*channels/groups onwards of the concatenated streams.
-    `count` is elements per group; sums are taken over y >> stat_shift (arithmetic shift).
+    `count` is elements per group; sums are taken over y >> stat_shift (arithmetic shift). The
+    calibrated tables of a token's norm are empty strings: it is never placed in a mask.
     """
 
     groups: int
@@ -75,6 +82,8 @@ class Norm:
     cal_sigma: str
     cal_a: str
     cal_b: str
+    axis: Literal["image", "token"] = "image"
+    centred: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,8 @@ class Encoding:
 
     z = saturate(shift_round(A*y + B, z_shift), 24); segment = breaks <= z;
     code = clamp(shift_round(slopes[segment]*z + intercepts[segment], code_shift), low, high).
-    A and B come from `norm`, or are the int64 tensors `affine_a`, `affine_b` (channels,). `breaks`,
+    A and B come from `norm`, or are the int64 tensors `affine_a`, `affine_b`, (channels,), or
+    (steps, channels) in an encoding that is not placed in a mask. `breaks`,
     `slopes`, `intercepts` name int64 tensors of 2**b - 1, 2**b and 2**b entries (or 0, 1, 1). The
     code of real zero is `zero`; real value = scale * (code - zero).
     """
@@ -140,7 +150,9 @@ class Linear:
     """Convolution or matrix product of codes with int8 weights.
 
     `weight` names int8 (out_channels, kernel, kernel, in_channels); `multiplier` int64 (out,) and
-    `shift` scale the int32 accumulator onto the stream `out`. With `out == ""` the accumulators are
+    `shift` scale the int32 accumulator onto the stream `out`. In a grouped operator the weight is
+    (out_channels, kernel, kernel, in_channels / groups), each group of outputs reads its own inputs
+    (1 group: all). With `out == ""` the accumulators are
     the network's output: eps = accumulator * output_scale[c] + output_table[step][c] on the host.
     The input is enlarged by `upsample` (nearest) first; padding is with the code `zero`.
     """
@@ -159,11 +171,31 @@ class Linear:
     out_height: int = 0
     out_width: int = 0
     macs: int = 0
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Product:
+    """Elementwise product of the codes of the encodings a and b, as in gated linear units.
+
+    Result: CodeSource `out`, code = `numerics.product_code` of both codes less their zeros. The
+    encodings are read by nothing else and are not differenced.
+    """
+
+    name: str
+    a: str
+    b: str
+    out: str
+    multiplier: int
+    shift: int
 
 
 @dataclass(frozen=True)
 class Attention:
     """softmax(Q K^T) V on raw int8 codes read from the streams q, k, v; result: CodeSource `out`.
+
+    In cross-attention k and v are empty and `keys`, `values` name constant int8 codes (rows,
+    tokens, channels), a row for each image of the batch or one for all.
 
     Codes of a stream: saturate(requantise(y, *_multiplier, *_shift), 8). Heads are equal slices of
     channels. Scores: `numerics.softmax_row`; products: `numerics.attention_code`.
@@ -185,12 +217,21 @@ class Attention:
     score_shift: int
     out_multiplier: int
     out_shift: int
+    keys: str = ""
+    values: str = ""
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The raw streams that it reads."""
+        return (self.q,) if self.keys else (self.q, self.k, self.v)
 
 
 @dataclass(frozen=True)
 class Network:
-    """A compiled network for `steps` timesteps. `order` lists the names of encodings, linears and
-    attentions in execution order; a stream is complete once its last Linear (or addend) is."""
+    """A compiled network for `steps` timesteps. `order` lists the names of encodings, linears,
+    attentions and products in execution order; a stream is complete once its last Linear (or
+    addend) is. With `patch` p, the output's channels are p x p pixels of each position, row by row,
+    which the host puts in their places; it leaves out channels beyond those of the input."""
 
     name: str
     steps: int
@@ -205,11 +246,17 @@ class Network:
     sources: dict[str, CodeSource] = field(default_factory=dict)
     linears: dict[str, Linear] = field(default_factory=dict)
     attentions: dict[str, Attention] = field(default_factory=dict)
+    products: dict[str, Product] = field(default_factory=dict)
+    patch: int = 1
     info: dict[str, Any] = field(default_factory=dict)
 
     def shape_of(self, source: str) -> Encoding | CodeSource:
         """The encoding or code source of that name."""
         return self.encodings[source] if source in self.encodings else self.sources[source]
+
+    def multiplied(self) -> frozenset[str]:
+        """Encodings whose codes go into a product, not into a linear operator."""
+        return frozenset(n for p in self.products.values() for n in (p.a, p.b))
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""
@@ -237,4 +284,5 @@ class Network:
         d["sources"] = {k: CodeSource(**v) for k, v in d["sources"].items()}
         d["linears"] = {k: Linear(**v) for k, v in d["linears"].items()}
         d["attentions"] = {k: Attention(**v) for k, v in d["attentions"].items()}
+        d["products"] = {k: Product(**v) for k, v in d["products"].items()}
         return cls(**d)

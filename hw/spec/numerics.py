@@ -111,6 +111,11 @@ def masked_delta(dz: int, slope: int, code_shift: int, residue: int, carry_bits:
     return shift_round(slope * dz, code_shift - carry_bits) + residue
 
 
+def product_code(a: int, b: int, multiplier: int, shift: int, zero: int) -> int:
+    """int8 code of a product of two codes less their zeros (9 bits each)."""
+    return saturate(requantise(a * b, multiplier, shift) + zero, 8)
+
+
 def encode_group(
     deltas: Sequence[int], inlier_bits: int, full_lanes: int, spill: bool
 ) -> list[int]:
