@@ -150,7 +150,7 @@ def _norm(
             mean_shift=mean_shift, stat_shift=stat_shift, gain=f"{name}.gain",
             offset=f"{name}.offset", cal_mean=f"{name}.cal_mean",
             cal_inverse=f"{name}.cal_inverse", cal_sigma=f"{name}.cal_sigma",
-            cal_a=f"{name}.cal_a", cal_b=f"{name}.cal_b", axis=norm.axis, centred=norm.centred,
+            cal_a=f"{name}.cal_a", cal_b=f"{name}.cal_b",
         ),
     }  # fmt: skip
 

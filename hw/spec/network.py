@@ -58,15 +58,11 @@ class Stream:
 class Norm:
     """Group normalisation in integers (`numerics.group_moments`, `channel_constants`).
 
-    Statistics are those of an image (group normalisation), or with `axis` "token" those of each
-    position (layer normalisation); not `centred`, the mean counts as zero (RMS normalisation).
-
     Tensor names: `gain`, `offset` int64 (channels,), or (steps, channels) where they depend on the
-    timestep (scale-shift and adaptive normalisation); `cal_mean`, `cal_inverse`, `cal_sigma` int64
+    timestep (scale-shift normalisation); `cal_mean`, `cal_inverse`, `cal_sigma` int64
     (steps, groups); `cal_a`, `cal_b` int64 (steps, channels), the constants that the calibrated
     statistics give. Group g covers channels g*channels/groups onwards of the concatenated streams.
-    `count` is elements per group; sums are taken over y >> stat_shift (arithmetic shift). The
-    calibrated tables of a token's norm are empty strings: it is never placed in a mask.
+    `count` is elements per group; sums are taken over y >> stat_shift (arithmetic shift).
     """
 
     groups: int
@@ -82,7 +78,18 @@ class Norm:
     cal_sigma: str
     cal_a: str
     cal_b: str
-    axis: Literal["image", "token"] = "image"
+
+
+@dataclass(frozen=True)
+class TokenNorm:
+    """Layer or RMS normalisation in integers: `numerics.normalise_token` of each position over its
+    `count` channels, those of one stream; not `centred`, the mean counts as zero. Its results take
+    the place of y in the encoding, whose `affine_a`, `affine_b` hold the learnt scale and bias."""
+
+    count: int
+    epsilon: int
+    stat_shift: int
+    shift: int
     centred: bool = True
 
 
@@ -111,6 +118,7 @@ class Encoding:
     slopes: str
     intercepts: str
     norm: Norm | None = None
+    token_norm: TokenNorm | None = None
     affine_a: str = ""
     affine_b: str = ""
     low: int = -128
@@ -277,6 +285,7 @@ class Network:
                     **v,
                     "streams": tuple(v["streams"]),
                     "norm": Norm(**v["norm"]) if v["norm"] else None,
+                    "token_norm": TokenNorm(**v["token_norm"]) if v["token_norm"] else None,
                 }
             )
             for k, v in d["encodings"].items()

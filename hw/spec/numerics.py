@@ -13,6 +13,7 @@ Z_BITS = 24  # width of the normalised pre-activation z
 GAIN_BITS = 24  # width of the per-channel gain A
 DELTA_BITS = 9  # width of a code delta on the full lanes
 MEAN_FRACTION = 8  # fraction bits of a group mean, in grid steps
+CENTRED_BITS = 39  # of a value less its token's mean: times r it stays within 63 bits
 TREND_FRACTION = 14  # fraction bits of calibrated standard deviations and of their ratio
 RSQRT_FRACTION = 46  # reciprocal_sqrt returns r * 2**-(46 + h)
 RECIPROCAL_FRACTION = 30  # softmax row reciprocal
@@ -87,6 +88,18 @@ def channel_constants(
     """
     a = saturate(shift_round(gain * r, gain_shift + h), GAIN_BITS)
     return a, offset - shift_round(a * mean, mean_shift)
+
+
+def normalise_token(
+    values: Sequence[int], count: int, epsilon: int, stat_shift: int, shift: int, centred: bool
+) -> list[int]:
+    """Values of one position less their mean, over their deviation: fixed point of a scale that
+    `shift` (24..54) chooses. `count` values count; further ones are 0 and fill a group up."""
+    shifted = [v >> stat_shift for v in values]
+    total = sum(shifted) if centred else 0
+    mean, r, h = group_moments(total, sum(v * v for v in shifted), count, epsilon)
+    centres = [saturate((v << MEAN_FRACTION) - (mean << stat_shift), CENTRED_BITS) for v in values]
+    return [saturate(shift_round(v * r, shift + h), 32) for v in centres]
 
 
 def pre_activation(y: int, a: int, b: int, z_shift: int) -> int:
