@@ -108,6 +108,23 @@ def pre_activation(y: Tensor, a: Tensor, b: int | Tensor, z_shift: int | Tensor)
     return saturate(shift_round(a * y + b, z_shift), numerics.Z_BITS)
 
 
+def normalise_token(
+    values: Tensor, count: int, epsilon: int, stat_shift: int, shift: int, centred: bool
+) -> Tensor:
+    """Values (..., channels) less the mean of their position, over its deviation."""
+    shifted = values >> stat_shift
+    total = shifted.sum(-1, keepdim=True) if centred else torch.zeros_like(shifted[..., :1])
+    squares = (shifted * shifted).sum(-1, keepdim=True)
+    mean, r, h = group_moments(total, squares, count, epsilon)
+    centre = (values << numerics.MEAN_FRACTION) - (mean << stat_shift)
+    return saturate(shift_round(saturate(centre, numerics.CENTRED_BITS) * r, shift + h), 32)
+
+
+def product_code(a: Tensor, b: Tensor, multiplier: int, shift: int, zero: int) -> Tensor:
+    """int8 codes of products of codes less their zeros."""
+    return saturate(requantise(a * b, multiplier, shift) + zero, 8)
+
+
 def segment_index(z: Tensor, breaks: Tensor) -> Tensor:
     """Number of breaks <= z; `breaks` is (n,), ascending."""
     if breaks.numel() == 0:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from signmask.hw.spec import numerics
-from signmask.hw.spec.network import Attention, CodeSource, Encoding, Linear, Norm
+from signmask.hw.spec.network import Attention, CodeSource, Encoding, Linear, Norm, Product
 from signmask.reference import arithmetic
 
 FLOAT32_EXACT = 1 << 24  # integer sums up to here are exact in float32
@@ -27,10 +27,11 @@ Reader = Callable[..., Tensor]
 def tensor_reader(tensors: Mapping[str, np.ndarray], device: torch.device) -> Reader:
     """A function (name, *shape) -> int64 tensor that raises ValueError if absent or misshaped.
 
-    A size of -1 accepts any length.
+    A size of -1 accepts any length. With `rows`, a tensor without the first dimension is repeated
+    along it.
     """
 
-    def read(name: str, *shape: int) -> Tensor:
+    def read(name: str, *shape: int, rows: bool = False) -> Tensor:
         if name not in tensors:
             raise ValueError(f"tensor '{name}' is missing from the network; compile it again.")
         value = np.asarray(tensors[name])
@@ -38,6 +39,8 @@ def tensor_reader(tensors: Mapping[str, np.ndarray], device: torch.device) -> Re
             raise ValueError(
                 f"tensor '{name}' is of type {value.dtype}; integers are required, compile again."
             )
+        if rows and value.ndim == len(shape) - 1:
+            value = np.broadcast_to(value, (shape[0], *value.shape))
         if len(value.shape) != len(shape) or any(
             want not in (size, -1) for size, want in zip(value.shape, shape, strict=False)
         ):
@@ -48,6 +51,11 @@ def tensor_reader(tensors: Mapping[str, np.ndarray], device: torch.device) -> Re
         return torch.tensor(value.astype(np.int64), device=device)
 
     return read
+
+
+def read_steps(read: Reader, name: str, steps: int, channels: int) -> Tensor:
+    """(steps, channels) of a tensor that has a row per step, or one for all of them."""
+    return read(name, steps, channels, rows=True)
 
 
 class LinearOperator:
@@ -61,9 +69,16 @@ class LinearOperator:
         self.linear = linear
         self.source = source
         k, channels = linear.kernel, source.channels
-        weight = read(linear.weight, linear.out_channels, k, k, channels)
+        groups, outputs = linear.groups, linear.out_channels
+        if channels % groups or outputs % groups:
+            raise ValueError(
+                f"linear '{linear.name}' cannot split {channels} and {outputs} channels into "
+                f"{groups} groups; compile the network again."
+            )
+        weight = read(linear.weight, outputs, k, k, channels // groups)
         self.magnitude = int(weight.abs().sum((1, 2, 3)).max())
-        matrix = weight.reshape(linear.out_channels, -1).T.contiguous()
+        # (groups, kernel * kernel * inputs of a group, outputs of a group)
+        matrix = weight.reshape(groups, outputs // groups, -1).transpose(1, 2).contiguous()
         self._matrices = {dtype: matrix.to(dtype) for dtype in (torch.float32, torch.float64)}
         self.multiplier = read(linear.multiplier, linear.out_channels) if linear.out else None
         self._check_size()
@@ -105,8 +120,12 @@ class LinearOperator:
         columns = operands.to(dtype)
         if not self._view_only:
             columns = self._columns(columns, pad)
-        matrix = self._matrices[dtype]
-        product = columns.reshape(-1, linear.kernel**2 * channels) @ matrix
+        matrix, groups, taps = self._matrices[dtype], linear.groups, linear.kernel**2
+        if groups == 1:
+            product = columns.reshape(-1, taps * channels) @ matrix[0]
+        else:
+            split = columns.reshape(-1, taps, groups, channels // groups).permute(2, 0, 1, 3)
+            product = (split.reshape(groups, -1, matrix.shape[1]) @ matrix).transpose(0, 1)
         shape = (batch, linear.out_height, linear.out_width, linear.out_channels)
         return product.to(torch.int64).reshape(shape)
 
@@ -166,7 +185,8 @@ class NormTables:
                 f"groups of {norm.count}; compile the network again."
             )
         self.norm = norm
-        self.gain, self.offset = read(norm.gain, channels), read(norm.offset, channels)
+        self.gain = read_steps(read, norm.gain, steps, channels)
+        self.offset = read_steps(read, norm.offset, steps, channels)
         self.cal_mean = read(norm.cal_mean, steps, groups)
         self.cal_inverse = read(norm.cal_inverse, steps, groups)
         self.cal_sigma = read(norm.cal_sigma, steps, groups)
@@ -193,12 +213,13 @@ class NormTables:
         )  # fmt: skip
         return Moments(mean, r, moments.h)
 
-    def constants(self, moments: Moments) -> Constants:
+    def constants(self, moments: Moments, step: int) -> Constants:
         """Constants of every channel of every image."""
-        repeat = self.gain.numel() // self.norm.groups
+        gain, offset = self.gain[step], self.offset[step]
+        repeat = gain.numel() // self.norm.groups
         mean, r, h = (value.repeat_interleave(repeat, 1) for value in moments)
         a, b = arithmetic.channel_constants(
-            mean, r, h, self.gain, self.offset, self.norm.gain_shift, self.norm.mean_shift
+            mean, r, h, gain, offset, self.norm.gain_shift, self.norm.mean_shift
         )
         return Constants(a[:, None, None, :], b[:, None, None, :])
 
@@ -222,8 +243,8 @@ class EncodingOperator:
         self.encoding = encoding
         self.norm = NormTables(encoding.norm, encoding, steps, read) if encoding.norm else None
         if self.norm is None:
-            a = read(encoding.affine_a, encoding.channels)
-            self._affine = Constants(a, read(encoding.affine_b, encoding.channels))
+            self._affine_a = read_steps(read, encoding.affine_a, steps, encoding.channels)
+            self._affine_b = read_steps(read, encoding.affine_b, steps, encoding.channels)
         self.slopes = read(encoding.slopes, -1)
         self.segments = self.slopes.numel()
         self.intercepts = read(encoding.intercepts, self.segments)
@@ -231,25 +252,35 @@ class EncodingOperator:
         if bool((self.breaks[1:] < self.breaks[:-1]).any()):
             raise ValueError(f"breaks of encoding '{encoding.name}' must ascend; compile it again.")
 
-    def live(self, y: Tensor) -> Constants:
-        """Constants that the statistics of y itself give."""
-        return self.norm.constants(self.norm.moments(y)) if self.norm else self._affine
+    def _affine(self, step: int) -> Constants:
+        return Constants(self._affine_a[step], self._affine_b[step])
+
+    def live(self, y: Tensor, step: int) -> Constants:
+        """Constants of a step that the statistics of y itself give."""
+        if self.norm is None:
+            return self._affine(step)
+        return self.norm.constants(self.norm.moments(y), step)
 
     def calibrated(self, step: int) -> Constants:
         """Constants stored for a step."""
-        return self.norm.calibrated(step) if self.norm else self._affine
+        return self.norm.calibrated(step) if self.norm else self._affine(step)
 
     def trend(self, y: Tensor, last: int, now: int) -> tuple[Constants, Constants]:
         """Constants of `last` from the statistics of its y, and those moved to `now`."""
         if self.norm is None:
-            return self._affine, self._affine
+            return self._affine(last), self._affine(now)
         moments = self.norm.moments(y)
         moved = self.norm.moved(moments, last, now)
-        return self.norm.constants(moments), self.norm.constants(moved)
+        return self.norm.constants(moments, last), self.norm.constants(moved, now)
 
-    def encode(self, y: Tensor, constants: Constants) -> Codes:
-        """Codes and segments of raw values."""
-        z = self.pre_activation(y, constants)
+    def encode(self, y: Tensor, step: int) -> Codes:
+        """Codes and segments of raw values, with the statistics of y itself."""
+        token = self.encoding.token_norm
+        if token is not None:
+            y = arithmetic.normalise_token(
+                y, token.count, token.epsilon, token.stat_shift, token.shift, token.centred
+            )
+        z = self.pre_activation(y, self.live(y, step))
         segments = self.segment(z)
         return Codes(self.code(z, segments, self.slope(segments)), segments)
 
@@ -281,10 +312,31 @@ class EncodingOperator:
         return table if self.segments == 1 else table.take(segments)
 
 
-class AttentionOperator:
-    """softmax(Q K^T) V on int8 codes of raw streams."""
+class ProductOperator:
+    """Elementwise product of the codes of two encodings."""
 
-    def __init__(self, attention: Attention, out: CodeSource, device: torch.device) -> None:
+    def __init__(self, product: Product, a: Encoding, b: Encoding, out: CodeSource) -> None:
+        if not a.channels == b.channels == out.channels:
+            raise ValueError(
+                f"product '{product.name}' multiplies {a.channels} and {b.channels} channels into "
+                f"{out.channels}; compile the network again."
+            )
+        self.product, self.zeros, self.zero = product, (a.zero, b.zero), out.zero
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Codes of the product from those of its factors."""
+        item = self.product
+        return arithmetic.product_code(
+            a - self.zeros[0], b - self.zeros[1], item.multiplier, item.shift, self.zero
+        )
+
+
+class AttentionOperator:
+    """softmax(Q K^T) V on int8 codes of raw streams, or of constant keys and values."""
+
+    def __init__(
+        self, attention: Attention, out: CodeSource, batch: int, read: Reader, device: torch.device
+    ) -> None:
         if out.channels % attention.heads:
             raise ValueError(
                 f"attention '{attention.name}' cannot split {out.channels} channels into "
@@ -293,21 +345,39 @@ class AttentionOperator:
         self.attention = attention
         self.out = out
         self.table = torch.tensor(numerics.exponential_table(), device=device)
+        self.constant: tuple[Tensor, Tensor] | None = None
+        if attention.keys:
+            keys, values = (
+                read(attention.keys, -1, -1, out.channels),
+                read(attention.values, -1, -1, out.channels),
+            )
+            if keys.shape != values.shape or len(keys) not in (1, batch):
+                raise ValueError(
+                    f"attention '{attention.name}' has keys {tuple(keys.shape)} and values "
+                    f"{tuple(values.shape)} for {batch} images; compile it for {len(keys)}."
+                )
+            self.constant = self._split(keys), self._split(values)
 
-    def _codes(self, y: Tensor, multiplier: int, shift: int) -> Tensor:
-        """int8 codes as float64 (batch, heads, tokens, channels of a head)."""
-        codes = arithmetic.saturate(arithmetic.requantise(y, multiplier, shift), 8)
-        batch, channels = y.shape[0], y.shape[-1]
-        heads = self.attention.heads
-        split = codes.reshape(batch, -1, heads, channels // heads).transpose(1, 2)
+    def _split(self, codes: Tensor) -> Tensor:
+        """Codes as float64 (batch, heads, tokens, channels of a head)."""
+        heads, channels = self.attention.heads, codes.shape[-1]
+        split = codes.reshape(len(codes), -1, heads, channels // heads).transpose(1, 2)
         return split.to(torch.float64)  # sums stay far below 2**53
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Codes (batch, height, width, channels) of the output from raw values of q, k and v."""
+    def _codes(self, y: Tensor, multiplier: int, shift: int) -> Tensor:
+        return self._split(arithmetic.saturate(arithmetic.requantise(y, multiplier, shift), 8))
+
+    def __call__(self, q: Tensor, *others: Tensor) -> Tensor:
+        """Codes (batch, height, width, channels) of the output from raw values of q and, unless
+        they are constant, of k and v."""
         a = self.attention
         queries = self._codes(q, a.q_multiplier, a.q_shift)
-        keys = self._codes(k, a.k_multiplier, a.k_shift)
-        values = self._codes(v, a.v_multiplier, a.v_shift)
+        if self.constant is not None:
+            keys, values = self.constant
+        else:
+            k, v = others
+            keys = self._codes(k, a.k_multiplier, a.k_shift)
+            values = self._codes(v, a.v_multiplier, a.v_shift)
         scores = (queries @ keys.transpose(2, 3)).to(torch.int64)
         weights, reciprocal = arithmetic.softmax_row(
             scores, a.score_multiplier, a.score_shift, self.table

@@ -14,6 +14,7 @@ from signmask.reference.layers import (
     DeltaEncoder,
     EncodingOperator,
     LinearOperator,
+    ProductOperator,
     tensor_reader,
 )
 
@@ -50,8 +51,20 @@ class Operators:
             for name, encoding in network.encodings.items()
         }
         self.attentions = {
-            name: AttentionOperator(attention, network.sources[attention.out], device)
+            name: AttentionOperator(attention, network.sources[attention.out], batch, read, device)
             for name, attention in network.attentions.items()
+        }
+        self.products = {
+            name: ProductOperator(
+                item, network.encodings[item.a], network.encodings[item.b],
+                network.sources[item.out],
+            )
+            for name, item in network.products.items()
+        }  # fmt: skip
+        self.offsets = {
+            name: read(stream.offset, stream.height * stream.width, stream.channels)
+            for name, stream in network.streams.items()
+            if stream.offset
         }
         self.producers: dict[str, list[str]] = {name: [] for name in network.streams}
         for name, linear in network.linears.items():
@@ -68,7 +81,7 @@ class Operators:
             raise ValueError(
                 f"network '{network.name}' has {len(outputs)} output operators; it needs one."
             )
-        known = {*network.encodings, *network.linears, *network.attentions}
+        known = {*network.encodings, *network.linears, *network.attentions, *network.products}
         if sorted(network.order) != sorted(known):
             odd = sorted(known.symmetric_difference(network.order)) or ["a repeated name"]
             raise ValueError(

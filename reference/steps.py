@@ -36,20 +36,28 @@ class Step(ABC):
             "streams": dict.fromkeys(operators.network.streams, 0)
         }
         self.operands: dict[str, tuple[Tensor, int, int]] = {}  # values, padding, bound
+        self.factors: dict[str, Tensor] = {}  # codes of encodings that a product reads
+        self.multiplied = operators.network.multiplied()
 
     def run(self) -> State:
         """Execute every operator and return the new state."""
         operators, network = self.operators, self.network
         self._source(network.sources[network.input], self.input_codes)
         for name in network.order:
-            if name in network.encodings:
+            if name in self.multiplied:
+                self.factors[name] = self.codes(network.encodings[name])
+            elif name in network.encodings:
                 self._encoding(network.encodings[name])
+            elif name in network.products:
+                product = network.products[name]
+                codes = operators.products[name](self.factors[product.a], self.factors[product.b])
+                self._source(network.sources[product.out], codes)
             elif name in network.linears:
                 linear = network.linears[name]
                 self._linear(name, operators.linears[name](*self.operands[linear.source]))
             else:
                 attention = network.attentions[name]
-                raw = [self._raw(stream) for stream in (attention.q, attention.k, attention.v)]
+                raw = [self._raw(stream) for stream in attention.streams]
                 self._source(network.sources[attention.out], operators.attentions[name](*raw))
         for name in network.streams:
             self._raw(name)
@@ -70,6 +78,13 @@ class Step(ABC):
     @abstractmethod
     def _raw(self, name: str) -> Tensor:
         """Raw values of a stream at this step, completed on first use."""
+
+    def codes(self, encoding: Encoding) -> Tensor:
+        """Codes of an encoding from raw values of this step."""
+        y = self.concatenated(encoding, self._raw)
+        codes = self.operators.encodings[encoding.name].encode(y, self.index).codes
+        self.operators.note("codes", encoding.name, codes)
+        return codes
 
     def concatenated(self, encoding: Encoding, read: Callable[[str], Tensor]) -> Tensor:
         """Values of an encoding's streams, (batch, height, width, channels)."""
@@ -120,13 +135,10 @@ class RawStep(Step):
 
     def _encoding(self, encoding: Encoding) -> None:
         name = encoding.name
-        operator = self.operators.encodings[name]
-        y = self.concatenated(encoding, self._raw)
-        encoded = operator.encode(y, operator.live(y))
-        self.operators.note("codes", name, encoded.codes)
-        base = encoded.codes if self.last is None else self.last.sent[name]
-        self.restore(name, encoding.mode, encoded.codes, base, encoding.zero)
-        self.next.residue[name] = torch.zeros((), dtype=torch.int64, device=y.device)
+        codes = self.codes(encoding)
+        base = codes if self.last is None else self.last.sent[name]
+        self.restore(name, encoding.mode, codes, base, encoding.zero)
+        self.next.residue[name] = torch.zeros((), dtype=torch.int64, device=codes.device)
 
     def _linear(self, name: str, product: Tensor) -> None:
         if self.last is not None:
@@ -140,6 +152,8 @@ class RawStep(Step):
         operators, stream = self.operators, self.network.streams[name]
         shape = (operators.batch, stream.height, stream.width, stream.channels)
         total = operators.tables[name][self.index].expand(shape)
+        if name in operators.offsets:
+            total = total + operators.offsets[name].reshape(shape[1:])
         for producer in operators.producers[name]:
             accumulators = self.next.accumulators[producer]
             total = total + operators.linears[producer].requantise(accumulators).reshape(shape)
@@ -200,9 +214,7 @@ class MaskStep(Step):
         name = encoding.name
         operator = self.operators.encodings[name]
         if encoding.mode != "mask":
-            y = self.concatenated(encoding, self._raw)
-            codes = operator.encode(y, operator.live(y)).codes
-            self.operators.note("codes", name, codes)
+            codes = self.codes(encoding)
             self.next.residue[name] = self.state.residue[name]
             self.restore(name, encoding.mode, codes, self.state.sent[name], encoding.zero)
             return
@@ -243,8 +255,8 @@ class MaskStep(Step):
             last, now = operator.trend(y_last, self.state.last, self.index)
             return last, now, now.a
         if self.knobs.norm == "live":
-            last = operator.live(y_last)
-            now = operator.live(self.concatenated(encoding, self._raw))
+            last = operator.live(y_last, self.state.last)
+            now = operator.live(self.concatenated(encoding, self._raw), self.index)
             return last, now, now.a
         last, now = operator.calibrated(self.state.last), operator.calibrated(self.index)
         if operator.norm is None:

@@ -101,6 +101,23 @@ def channel_constants(
     return a, offset - shift_round(a * mean, mean_shift)
 
 
+def normalise_token(
+    values: Array, count: int, epsilon: int, stat_shift: int, shift: int, centred: bool
+) -> Array:
+    """Values (tokens, channels) of each token less their mean, over their deviation."""
+    values = values.astype(np.int64, copy=False)
+    shifted = values >> stat_shift
+    squares = np.einsum("tc,tc->t", shifted, shifted)
+    total = shifted.sum(axis=1) if centred else np.zeros_like(squares)
+    mean, r, h = (each[:, None] for each in group_moments(total, squares, count, epsilon))
+    centre = (values << numerics.MEAN_FRACTION) - (mean << stat_shift)
+    scaled = saturate(centre, numerics.CENTRED_BITS) * r
+    right = shift + h  # at least 1
+    scaled += np.int64(1) << (right - 1)
+    scaled >>= right
+    return saturate(scaled, 32)
+
+
 def pre_activation(y: Array, a: Array, b: Array | int, z_shift: int) -> Array:
     """Normalised pre-activation, int32 (it has 24 bits)."""
     z = np.multiply(y, a, dtype=np.int64)
@@ -138,6 +155,11 @@ def masked_delta(
     product = np.multiply(slope, dz, dtype=np.int64)
     change = shift_round(product, code_shift - carry_bits)
     return change if isinstance(residue, int) and residue == 0 else change + residue
+
+
+def product_code(a: Array, b: Array, multiplier: int, shift: int, zero: int) -> Array:
+    """int8 codes of products of codes less their zeros."""
+    return saturate(requantise(a * b, multiplier, shift) + zero, 8)
 
 
 _EXPONENTIAL = np.array(numerics.exponential_table(), np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class NearDataEngine:
         config = self.core.config
         needed = engine_timing.table_words(
             config, d["planes"], d["images"], d["groups"], NORMS[d["norm"]], LOOPS[d["loop"]],
-            bool(d["segment_bits"]),
+            bool(d["segment_bits"]), bool(d["norm_stride"]),
         )  # fmt: skip
         if needed > config.engine_words:
             raise Fault(f"needs {needed} table words and the engine has {config.engine_words}")
@@ -158,25 +159,36 @@ class NearDataEngine:
             a_last, b_last = self._calibrated(d, core.last)
             a, _ = self._calibrated(d, core.now)
             return a_last, b_last, arithmetic.shift_round(a + a_last, 1)
-        planes, images, _, n = self._shape(d)
-        for name in ("norm_gain", "norm_offset"):
-            self._work.table(d[name], planes * n * 8)
-        normalisation = Normalisation(
-            d, self._parts(d), n,
-            self._read(d["norm_gain"], planes * n, "i8"),
-            self._read(d["norm_offset"], planes * n, "i8"),
-        )  # fmt: skip
+        return self._trend_constants(d, bool(not closed and d["segment_bits"]))
+
+    def _trend_constants(
+        self, d: Descriptor, both: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(A, B, gain) from sums: A and B are those of `last` where those of `now` (`both`) serve
+        the gain alone."""
+        core, n, parts = self.core, self.core.config.group, self._parts(d)
+        first = core.last if both else core.now
+        gain, offset = (self._norm_row(d, name, first) for name in ("norm_gain", "norm_offset"))
+        gain_now = gain
+        if both and d["norm_stride"]:
+            gain_now = self._norm_row(d, "norm_gain", core.now)
+        normalisation = Normalisation(d, parts, n, gain, offset)
         moments = normalisation.moments(self._by_part(d, "sums"))
-        now = normalisation.constants(self._moved_by_trend(d, moments))
-        channels = [part.channels for part in self._parts(d)]
-        if not closed and d["segment_bits"]:
-            self._work.runs.append(timing.normalisation(core.config, images, channels, d["groups"]))
-        self._work.runs.append(
-            timing.normalisation(core.config, images, channels, d["groups"], trend=True)
-        )
-        if closed:
-            return *now, now[0]
-        return *normalisation.constants(moments), now[0]
+        moved = self._moved_by_trend(d, moments)
+        shape = core.config, d["images"], [part.channels for part in parts], d["groups"]
+        if both:
+            self._work.runs.append(timing.normalisation(*shape))
+        self._work.runs.append(timing.normalisation(*shape, trend=True))
+        a_now, b_now = replace(normalisation, gain=gain_now).constants(moved)
+        a, b = normalisation.constants(moments) if both else (a_now, b_now)
+        return a, b, a_now
+
+    def _norm_row(self, d: Descriptor, name: str, step: int) -> np.ndarray:
+        """Gain or offset of all channels in a step."""
+        address = d[name] + step * d["norm_stride"]
+        count = d["planes"] * self.core.config.group
+        self._work.table(address, 8 * count)
+        return self._read(address, count, "i8")
 
     def _moved_by_trend(self, d: Descriptor, moments: Moments) -> Moments:
         core, groups = self.core, d["groups"]

@@ -6,6 +6,7 @@ import numpy as np
 
 from signmask.hw.spec import timing
 from signmask.hw.spec.isa import LOOPS, NORM_RECORD, unpack_descriptor
+from signmask.hw.spec.widths import TOKEN_SHIFTS, VARIANCE_LIMIT
 from signmask.sim import arithmetic
 from signmask.sim.activation import Activation
 from signmask.sim.core import Core, Cost, Execute, Fields
@@ -30,6 +31,8 @@ class Sfu:
             "ENCODE_SOURCE": self.encode_source,
             "QUANTISE": self.quantise,
             "COPY": self.copy,
+            "NORMALISE_TOKENS": self.normalise_tokens,
+            "MULTIPLY": self.multiply,
         }
 
     def _shape(self, f: Fields) -> tuple[int, int, int, int]:
@@ -89,6 +92,52 @@ class Sfu:
         accumulator.write(f["output"], accumulator.read(f["accumulator"], words).copy())
         cycles = timing.vector(words, timing.COPY_FILL)
         return Cost(cycles, cycles)
+
+    def multiply(self, f: Fields) -> Cost:
+        """Codes of the products of two encodings' codes."""
+        accumulator, words = self.core.accumulator, f["words"]
+        a = accumulator.read(f["accumulator"], words).astype(np.int64) - f["zero_a"]
+        b = accumulator.read(f["other"], words) - f["zero_b"]
+        codes = arithmetic.product_code(a, b, f["multiplier"], f["shift"], f["zero"])
+        accumulator.write(f["output"], codes)
+        cycles = timing.vector(words, timing.MULTIPLY_FILL)
+        return Cost(cycles, cycles)
+
+    def normalise_tokens(self, f: Fields) -> Cost:
+        """Values of each position less their mean, over their deviation."""
+        core, tokens, planes = self.core, f["tokens"], f["planes"]
+        if not tokens or not planes:
+            raise Fault("has a size of 0")
+        words = core.accumulator.read_planes(f["accumulator"], planes, tokens, f["stride"])
+        values = words.transpose(1, 0, 2).reshape(tokens, -1).astype(np.int64)
+        self._check_tokens(f, values)
+        normal = arithmetic.normalise_token(
+            values, f["count"], f["epsilon"], f["stat_shift"], f["shift"], not f["uncentred"]
+        )
+        result = normal.reshape(tokens, planes, -1).transpose(1, 0, 2)
+        core.accumulator.write_planes(f["output"], result, f["output_stride"])
+        cycles = timing.normalise_tokens(core.config, tokens, planes)
+        return Cost(cycles, cycles)
+
+    @staticmethod
+    def _check_tokens(f: Fields, values: np.ndarray) -> None:
+        """Raise Fault for what the unit's registers do not hold."""
+        count, epsilon = f["count"], f["epsilon"]
+        if not count or not epsilon:
+            raise Fault(f"has a count of {count} and an epsilon of {epsilon}")
+        if f["shift"] not in TOKEN_SHIFTS:
+            raise Fault(f"has a shift of {f['shift']}, outside 24..54")
+        if values[:, count:].any():
+            raise Fault(f"has values beyond its {count} channels")
+        shifted = values >> f["stat_shift"]
+        largest = int(np.abs(shifted).max())
+        # Together they keep the sum of squares itself within int64.
+        if (
+            count * largest * largest >= VARIANCE_LIMIT
+            or int(np.einsum("tc,tc->t", shifted, shifted).max())
+            > (VARIANCE_LIMIT - 1 - epsilon) // count
+        ):
+            raise Fault("has a token's sum of squares beyond 63 bits")
 
     def constants(self, f: Fields) -> Cost:
         """Live normalisation constants from the sums that REQUANTISE left."""

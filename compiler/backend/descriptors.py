@@ -15,7 +15,7 @@ def boundary_descriptor(layout: Layout, encoding: Encoding, chunk_words: dict[st
     values: dict[str, int] = {
         "source": layout.source_number[name], "images": layout.batch,
         "positions": layout.positions(encoding), "planes": sum(layout.encoding_planes(encoding)),
-        "channels": encoding.channels, "parts": len(encoding.streams),
+        "parts": len(encoding.streams),
         "loop": isa.LOOPS.index(knobs.loop), "spill": int(knobs.overflow == "spill"),
         "table": layout.address(f"segment_table/{name}"), "z_shift": encoding.z_shift,
         "code_shift": encoding.code_shift, "low": encoding.low, "high": encoding.high,

@@ -32,7 +32,7 @@ from signmask.hw.spec.network import Network
 from signmask.hw.spec.network_check import check_fields, check_network, require
 
 MAGIC = b"SIGNMASK"
-VERSION = 1
+VERSION = 2
 LARGEST_BATCH = 1 << 12
 LARGEST_ADDRESS = 1 << 40  # of the instructions' address fields
 

@@ -67,11 +67,12 @@ def frame_words(config: HardwareConfig) -> int:
 
 def table_words(
     config: HardwareConfig, planes: int, images: int, groups: int, norm: str, loop: str,
-    segments: bool,
+    segments: bool, stepped: bool = False,
 ) -> int:  # fmt: skip
     """Words of the table memory that a boundary needs, at most `config.engine_words` of them.
 
-    `planes` of all parts; `norm` and `loop` as in `isa`; segments: it has segment bits.
+    `planes` of all parts; `norm` and `loop` as in `isa`; segments: it has segment bits; stepped:
+    its norm's gain and offset have a row per step.
     """
     constants = planes * (1 if norm == "affine" else images)
     own = SEGMENT_WORDS  # what both instructions read first
@@ -81,6 +82,8 @@ def table_words(
     pairs = 2 * constants if segments or loop == "closed" else 0
     gains = 0 if loop == "closed" else constants
     statistics = 2 * planes + 2 * constants + 4 * -(-groups // config.group)
+    if stepped and segments and loop != "closed":
+        statistics += planes  # the gain of this step beside that of the last one
     return own + statistics + pairs + gains
 
 

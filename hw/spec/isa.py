@@ -132,6 +132,16 @@ FORMATS: dict[str, Format] = {
         "output:20 output_stride:18",
     ),
     "COPY": _format(40, Queue.VECTOR, "accumulator:20 words:18 output:20"),
+    "NORMALISE_TOKENS": _format(
+        41, Queue.VECTOR,
+        "accumulator:20 stride:18 tokens:16 planes:8 count:16 epsilon:47 stat_shift:5 shift:6 "
+        "uncentred:1 output:20 output_stride:18",
+    ),
+    "MULTIPLY": _format(
+        42, Queue.VECTOR,
+        "accumulator:20 other:20 words:18 -zero_a:8 -zero_b:8 multiplier:16 shift:6 -zero:8 "
+        "output:20",
+    ),
     "STORE_RAW": _format(
         48, Queue.STORE, "address:40 words:24 entry_bytes:4 accumulator:24 kind:4"
     ),
@@ -152,7 +162,7 @@ MAX_PARTS = 4
 
 _PART = "y y_bytes sums planes channels dy dy_list dy_bits dy_chunk"
 BOUNDARY_FIELDS: tuple[str, ...] = tuple(
-    "source images positions planes channels parts loop norm spill "
+    "source images positions planes norm_stride parts loop norm spill "
     "x_hat segments segment_bits corrections correction_list correction_bits residue carry_bits "
     "gain table z_shift code_shift low high "
     "groups count epsilon gain_shift mean_shift stat_shift norm_gain norm_offset "

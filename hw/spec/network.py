@@ -118,13 +118,13 @@ class Encoding:
     slopes: str
     intercepts: str
     norm: Norm | None = None
-    token_norm: TokenNorm | None = None
     affine_a: str = ""
     affine_b: str = ""
     low: int = -128
     high: int = 127
     mode: Mode = "dense"
     reason: str = ""
+    token_norm: TokenNorm | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from signmask.hw.spec.network import CodeSource, Encoding, Linear, Network, Stre
 
 SIZES = frozenset(
     "channels height width steps group full_lanes groups count epsilon heads kernel stride "
-    "upsample out_channels out_height out_width spread bits".split()
+    "upsample out_channels out_height out_width spread bits patch".split()
 )  # at least 1
 LARGEST_SIZE = 1 << 48
 LARGEST_SHIFT = 63
@@ -89,7 +89,7 @@ def _check_names(network: Network) -> None:
     """Every name resolves, and records agree on shapes."""
     require(len(network.timesteps) == network.steps, "network.timesteps", "not one for each step")
     require(network.input in network.sources, "network.input", f"no source '{network.input}'")
-    for kind in ("streams", "encodings", "sources", "linears", "attentions"):
+    for kind in ("streams", "encodings", "sources", "linears", "attentions", "products"):
         for name, record in getattr(network, kind).items():
             require(record.name == name, f"{kind}['{name}']", f"is named '{record.name}'")
     streams = network.streams
@@ -111,11 +111,23 @@ def _check_names(network: Network) -> None:
         if encoding.norm:
             groups = encoding.norm.groups
             require(encoding.channels % groups == 0, place, f"{groups} groups do not divide it")
+        if encoding.token_norm:
+            count = encoding.token_norm.count
+            require(len(encoding.streams) == 1, place, "normalises tokens of several streams")
+            require(count == encoding.channels, place, f"its tokens have {count} channels")
+            require(encoding.norm is None, place, "has two norms")
+            require(encoding.mode != "mask", place, "normalises tokens in a mask")
+    multiplied = network.multiplied()
     outputs = []
     for name, linear in network.linears.items():
         place = f"linear '{name}'"
         known = linear.source in network.encodings or linear.source in network.sources
         require(known, place, f"reads unknown operand '{linear.source}'")
+        factor = linear.source in multiplied
+        require(not factor, place, f"reads '{linear.source}', the factor of a product")
+        for channels in (linear.out_channels, network.shape_of(linear.source).channels):
+            divides = channels % linear.groups == 0
+            require(divides, place, f"{linear.groups} groups do not divide {channels} channels")
         if linear.out:
             require(linear.out in streams, place, f"writes unknown stream '{linear.out}'")
             out = streams[linear.out]
@@ -125,23 +137,41 @@ def _check_names(network: Network) -> None:
         else:
             outputs.append(name)
     require(len(outputs) == 1, "network.linears", f"{len(outputs)} output operators instead of 1")
-    _check_sample(network.sources[network.input], network.linears[outputs[0]])
+    _check_sample(network, network.linears[outputs[0]])
     for name, attention in network.attentions.items():
         place = f"attention '{name}'"
         require(attention.out in network.sources, place, f"writes unknown source '{attention.out}'")
-        for part in (attention.q, attention.k, attention.v):
+        for part in attention.streams:
             require(part in streams, place, f"reads unknown stream '{part}'")
+        both = bool(attention.keys) == bool(attention.values)
+        require(both, place, "has either constant keys or constant values")
         width = network.sources[attention.out].channels
         require(width % attention.heads == 0, place, f"{attention.heads} heads do not divide it")
 
+    for name, product in network.products.items():
+        place = f"product '{name}'"
+        require(product.out in network.sources, place, f"writes unknown source '{product.out}'")
+        for part in (product.a, product.b):
+            require(part in network.encodings, place, f"reads unknown encoding '{part}'")
+            same = network.encodings[part].channels == network.sources[product.out].channels
+            same = same and _positions(network.encodings[part]) == _positions(
+                network.sources[product.out]
+            )
+            require(same, place, f"'{part}' differs from its result in size")
+            mode = network.encodings[part].mode
+            require(mode == "dense", f"encoding '{part}'", f"is a factor with mode {mode}")
 
-def _check_sample(source: CodeSource, output: Linear) -> None:
-    """What the network predicts has the shape of its input."""
-    place = f"linear '{output.name}'"
+
+def _check_sample(network: Network, output: Linear) -> None:
+    """What the network predicts holds the shape of its input."""
+    source, place, patch = network.sources[network.input], f"linear '{output.name}'", network.patch
     require(source.channels % source.spread == 0, f"source '{source.name}'", "spread unevenly")
+    channels = output.out_channels // patch**2
+    positions = output.out_height * output.out_width * patch**2
+    enough = channels >= source.real_channels and positions == _positions(source)
     found = output.out_channels, output.out_height, output.out_width
     needed = source.real_channels, source.height, source.width
-    require(found == needed, place, f"its result of shape {found} is no sample of {needed}")
+    require(enough, place, f"its result of shape {found} is no sample of {needed}")
 
 
 def _positions(record: Stream | Encoding | CodeSource) -> int:
@@ -151,7 +181,7 @@ def _positions(record: Stream | Encoding | CodeSource) -> int:
 
 def _check_order(network: Network) -> None:
     """`order` names every operator once, each behind what it reads; sums have no cycle."""
-    operators = [*network.encodings, *network.linears, *network.attentions]
+    operators = [*network.encodings, *network.linears, *network.attentions, *network.products]
     ordered = sorted(operators) == sorted(network.order)
     require(ordered, "network.order", "does not name every operator once")
     done = {network.input}
@@ -160,9 +190,13 @@ def _check_order(network: Network) -> None:
             needed = {network.linears[name].source}
         elif name in network.encodings:
             needed = _writers(network, network.encodings[name].streams)
+        elif name in network.products:
+            product = network.products[name]
+            needed = {product.a, product.b}
+            done.add(product.out)
         else:
             attention = network.attentions[name]
-            needed = _writers(network, (attention.q, attention.k, attention.v))
+            needed = _writers(network, attention.streams)
             done.add(attention.out)
         require(needed <= done, f"operator '{name}'", f"runs before {sorted(needed - done)}")
         done.add(name)
@@ -194,10 +228,17 @@ class _Tensors:
         network, steps = self.network, self.network.steps
         for stream in network.streams.values():
             self._need(stream.table, INTEGER, steps, stream.channels)
+            if stream.offset:
+                self._need(stream.offset, INTEGER, _positions(stream), stream.channels)
         for encoding in network.encodings.values():
             self._encoding(encoding)
         for linear in network.linears.values():
             self._linear(linear)
+        for attention in network.attentions.values():
+            if attention.keys:
+                width = network.sources[attention.out].channels
+                keys = self._need(attention.keys, INTEGER, -1, -1, width)
+                self._need(attention.values, INTEGER, *keys.shape)
 
     def _need(self, name: str, kinds: str, *shape: int) -> np.ndarray:
         """The tensor of that name; a size of -1 accepts any length."""
@@ -222,19 +263,31 @@ class _Tensors:
         norm, steps, channels = encoding.norm, self.network.steps, encoding.channels
         if norm is None:
             for name in (encoding.affine_a, encoding.affine_b):
-                self._need(name, INTEGER, channels)
+                rows = self._rows(name, channels)
+                masked = encoding.mode == "mask"
+                require(
+                    not (rows and masked), f"tensor '{name}'", "changes with the step in a mask"
+                )
             return
         for name in (norm.gain, norm.offset):
-            self._need(name, INTEGER, channels)
+            self._rows(name, channels)
         for name in (norm.cal_mean, norm.cal_inverse, norm.cal_sigma):
             self._need(name, INTEGER, steps, norm.groups)
         for name in (norm.cal_a, norm.cal_b):
             self._need(name, INTEGER, steps, channels)
 
+    def _rows(self, name: str, channels: int) -> bool:
+        """Whether a tensor of channels has a row for each step."""
+        rows = name in self.tensors and self.tensors[name].ndim == 2
+        self._need(name, INTEGER, *((self.network.steps,) if rows else ()), channels)
+        return rows
+
     def _linear(self, linear: Linear) -> None:
         network, out = self.network, linear.out_channels
         given = network.shape_of(linear.source).channels
-        self._need(linear.weight, INTEGER, out, linear.kernel, linear.kernel, given)
+        self._need(
+            linear.weight, INTEGER, out, linear.kernel, linear.kernel, given // linear.groups
+        )
         if linear.out:
             self._need(linear.multiplier, INTEGER, out)
         else:

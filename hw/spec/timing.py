@@ -54,6 +54,7 @@ DIVIDE_CYCLES = 24  # quotient bits of 2**46 / root, and of a softmax row's reci
 # Behind the maximum's tree: read (2), subtract, multiply (2), round, table; row's sum, reciprocal.
 SOFTMAX_FILL = 2 + 5 + 1 + DIVIDE_CYCLES
 NORMALISE_FILL = 2 + 7  # times reciprocal (2), round, multiply (2), round, zero and saturate
+MULTIPLY_FILL = 2 + 6  # less zeros, product, multiply (2), round, zero and saturate
 
 # Normalisation: two walks of one channel per cycle, the second behind the first group's moments.
 # Read, select, add up; products, variance, even shift (2); root; reciprocal; wait for the channels.
@@ -61,6 +62,10 @@ MOMENTS_FILL = 3 + 4 + ROOT_CYCLES + DIVIDE_CYCLES + 1
 CHANNEL_FILL = 4 + 2 + 1 + 2 + 2  # read (4), gain*r (2), shift, A*mean (2), shift, subtract
 TREND_FILL = 4  # read the group's ratio, multiply r (2), round
 RECORD_FILL = 2  # address and data of a norm record
+# A token's moments: read, shift, square (2), add up behind the trees; variance, even shift; root;
+# reciprocal. Then the second walk: times r (2), round and saturate behind read and subtraction.
+TOKEN_SUMS = 5
+TOKEN_FILL = TOKEN_SUMS + 4 + ROOT_CYCLES + DIVIDE_CYCLES + 2 + 4
 
 
 def beats(config: HardwareConfig, size: int, address: int = 0) -> int:
@@ -258,6 +263,13 @@ def softmax(config: HardwareConfig, rows: int, keys: int) -> int:
     words = -(-keys // config.group)
     levels = (config.group - 1).bit_length()
     return rows * words + words + 2 * levels + SOFTMAX_FILL
+
+
+def normalise_tokens(config: HardwareConfig, tokens: int, planes: int) -> int:
+    """Cycles of NORMALISE_TOKENS: the second walk over the words starts behind the first token's
+    moments. Trees add up the values of a word and their squares."""
+    levels = (config.group - 1).bit_length()
+    return vector(tokens * planes, planes + levels + TOKEN_FILL)
 
 
 def normalisation(

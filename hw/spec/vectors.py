@@ -114,6 +114,29 @@ def _channel_constants(random: Random) -> Arguments:
         )  # fmt: skip
 
 
+def _normalise_token(random: Random) -> Arguments:
+    top = (1 << 31) - 1
+    for centred in (True, False):
+        yield (0,) * 8, 8, 1, 0, 40, centred
+        yield (5,) * 6 + (0, 0), 6, 1, 0, 30, centred  # no deviation but epsilon's
+        yield (-top - 1,) * 4, 4, 3, 2, 24, centred
+        yield (top, -top - 1) * 4, 8, 1, 3, 24, centred
+        yield (top,) + (0,) * 7, 8, 9, 2, 24, centred  # a lone value saturates
+        yield (top, -top - 1), 2, 1, 31, 54, centred
+        yield (-3, 5), 65535, (1 << 47) - 1, 0, 24, centred
+    for _ in range(RANDOM_VECTORS):
+        count, padding = random.choice((1, 2, 8, 24, 48)), random.choice((0, 0, 3, 8))
+        bits = random.randint(1, 32)
+        offset = _signed(random, bits)
+        values = (_signed(random, bits) + offset for _ in range(count))
+        needed = max(0, bits + count.bit_length() - 30)
+        yield (
+            tuple(numerics.saturate(v, 32) for v in values) + (0,) * padding, count,
+            _positive(random, 47), min(31, needed + random.choice((0, 0, 1, 5))),
+            random.randint(24, 54), random.random() < 0.7,
+        )  # fmt: skip
+
+
 def _pre_activation(random: Random) -> Arguments:
     yield from product(_corners(16), _corners(24), (0, -(1 << 36)), (0, 12))
     for _ in range(RANDOM_VECTORS):
@@ -146,6 +169,16 @@ def _masked_delta(random: Random) -> Arguments:
         carry = random.randint(0, min(shift, 8))
         residue = random.randint(-(1 << carry) // 2, (1 << carry) // 2)
         yield _signed(random, 24), _signed(random, 18), shift, residue, carry
+
+
+def _product_code(random: Random) -> Arguments:
+    edges = (-255, -1, 0, 1, 255)
+    yield from product(edges, edges, (0, 1, 65535), (0, 9, 63), (-128, 0, 127))
+    for _ in range(RANDOM_VECTORS):
+        yield (
+            _signed(random, 9), _signed(random, 9), random.randint(0, 65535),
+            random.randint(0, 36), random.randint(-128, 127),
+        )  # fmt: skip
 
 
 def _encode_group(random: Random) -> Arguments:
@@ -205,10 +238,12 @@ _GENERATORS: dict[str, Callable[[Random], Arguments]] = {
     "group_moments": _group_moments,
     "move_by_trend": _move_by_trend,
     "channel_constants": _channel_constants,
+    "normalise_token": _normalise_token,
     "pre_activation": _pre_activation,
     "segment_index": _segment_index,
     "activation_code": _activation_code,
     "masked_delta": _masked_delta,
+    "product_code": _product_code,
     "encode_group": _encode_group,
     "digit_passes": _digit_passes,
     "spread_code": _spread_code,

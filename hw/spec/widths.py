@@ -12,6 +12,7 @@ RATIO_LIMIT = 1 << 39
 GAIN_SHIFT_LIMIT = 56  # with h it stays below 64
 MEAN_SHIFT_LIMIT = 64
 TREND_GROUPS = 64
+TOKEN_SHIFTS = range(24, 55)  # of a token's normalisation: with h it is within 1..62
 
 PARAMETER_LIMIT = 1 << 47  # of table entries
 SLOPE_LIMIT = 1 << 23  # of a segment's slope and of a fixed gain A

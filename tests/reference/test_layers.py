@@ -104,10 +104,10 @@ def test_norm_matches_scalar_functions(stat_shift):
     operator = EncodingOperator(encoding, 4, tensor_reader(tensors, CPU))
     y = np.random.default_rng(0).integers(-2000, 3000, (2, 2, 2, 12))
     live, (last, now) = (
-        operator.live(torch.from_numpy(y)),
+        operator.live(torch.from_numpy(y), 1),
         operator.trend(torch.from_numpy(y), 1, 3),
     )
-    codes = operator.encode(torch.from_numpy(y), live)
+    codes = operator.encode(torch.from_numpy(y), 1)
     for image in range(2):
         for channel in range(12):
             group = channel // 4
@@ -150,7 +150,9 @@ def test_attention_matches_scalar_functions():
     rng = np.random.default_rng(5)
     q, k, v = (rng.integers(-2500, 2500, (2, 1, n, 6)) for n in (4, 3, 3))
     out = CodeSource("o", 6, 2, 2, 1.0, 3)
-    got = AttentionOperator(attention, out, CPU)(*(torch.from_numpy(x) for x in (q, k, v)))
+    got = AttentionOperator(attention, out, len(q), tensor_reader({}, CPU), CPU)(
+        *(torch.from_numpy(x) for x in (q, k, v))
+    )
     table = numerics.exponential_table()
 
     def code(y, multiplier):

@@ -22,11 +22,12 @@ PORTS = {
     "pre_activation": (3,),
     "activation_code": (3, 4, 5),
     "masked_delta": (2, 4),
+    "product_code": (2, 3, 4),
     "attention_code": (2, 3, 4),
 }
 OTHERS = {
     "segment_index", "encode_group", "softmax_row", "exponential_table", "digit_passes",
-    "delta_passes", "spread_code",
+    "delta_passes", "spread_code", "normalise_token",
 }  # fmt: skip
 
 
@@ -84,6 +85,12 @@ def test_softmax_rows():
         assert list(table) == numerics.exponential_table()
         codes, reciprocal = arithmetic.softmax_rows(np.array([scores]), multiplier, shift)
         assert (codes[0].tolist(), int(reciprocal[0])) == tuple(expected)
+
+
+def test_normalise_token():
+    for (values, *rest), expected in vectors.vectors("normalise_token"):
+        both = np.array([values, values[::-1]])
+        assert arithmetic.normalise_token(both, *rest).tolist() == [expected, expected[::-1]]
 
 
 def test_integer_root_at_squares():

@@ -6,6 +6,7 @@ import pytest
 from signmask.hw.spec import numerics as scalar
 from signmask.hw.spec import timing
 from signmask.hw.spec.isa import LOOPS, NORM_RECORD, pack_descriptor
+from signmask.sim.errors import Fault
 from tests.sim.programs import CONFIG, Bench
 
 PLANES, IMAGES, POSITIONS, N = 2, 2, 3, 16
@@ -169,6 +170,65 @@ def test_encode_source(rng, track):
     kept = acc[100 : 100 + WORDS] + sent if track else acc[:WORDS]
     assert np.array_equal(b.core.accumulator.data[:WORDS], kept)
     assert b.counters.result()["b"]["elements"] == WORDS * N - WORDS // PLANES * (N - 5)
+
+
+@pytest.mark.parametrize("shift", [0, 14, 63])
+def test_multiply(rng, shift):
+    b, acc = filled(rng, -128, 128)
+    cost = b.execute("MULTIPLY", accumulator=3, other=40, words=9, zero_a=-128, zero_b=100,
+                     multiplier=50000, shift=shift, zero=-7, output=3)  # fmt: skip
+    want = [
+        [scalar.product_code(int(a) + 128, int(c) - 100, 50000, shift, -7) for a, c in zip(*rows)]
+        for rows in zip(acc[3:12], acc[40:49], strict=True)
+    ]
+    assert len(np.unique(want)) == {0: 3, 14: 256, 63: 1}[shift]
+    assert b.core.accumulator.data[3:12].tolist() == want
+    assert cost.done == timing.vector(9, timing.MULTIPLY_FILL)
+
+
+TOKEN = dict(accumulator=3, stride=7, tokens=5, planes=2, count=21, epsilon=9, stat_shift=1,
+             shift=30, output=100, output_stride=6)  # fmt: skip
+
+
+@pytest.mark.parametrize("uncentred", [0, 1])
+@pytest.mark.parametrize("in_place", [0, 1])
+def test_normalise_tokens(rng, uncentred, in_place):
+    b, f = Bench(), TOKEN | (dict(output=3, output_stride=7) if in_place else {})
+    values = rng.integers(-900, 1200, (2, 5, N))
+    values[1, :, 5:] = values[:, 1] = 0  # padding; a token of zeros
+    values[:, 2] = 4
+    values[1, 2, 5:] = 0
+    for p in range(2):
+        b.core.accumulator.data[3 + 7 * p : 8 + 7 * p] = values[p]
+    cost = b.execute("NORMALISE_TOKENS", **f, uncentred=uncentred)
+    for q in range(5):
+        row = [int(v) for v in values[:, q].reshape(-1)]
+        want = scalar.normalise_token(row, 21, 9, 1, 30, not uncentred)
+        got = [b.core.accumulator.data[f["output"] + p * f["output_stride"] + q] for p in range(2)]
+        assert np.concatenate(got).tolist() == want
+    assert cost.done == timing.normalise_tokens(CONFIG, 5, 2) == 5 * 2 + 2 + 4 + 63
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (dict(tokens=0), "size of 0"),
+        (dict(count=0), "count of 0"),
+        (dict(epsilon=0), "epsilon of 0"),
+        (dict(shift=23), "shift of 23, outside 24..54"),
+        (dict(shift=55), "shift of 55, outside 24..54"),
+        (dict(count=20), "values beyond its 20 channels"),
+        (dict(stat_shift=3), "sum of squares beyond 63 bits"),
+        (dict(stat_shift=5), "sum of squares beyond 63 bits"),
+    ],
+)
+def test_what_normalise_tokens_does_not_take(change, why):
+    b, f = Bench(), TOKEN | dict(stat_shift=6)
+    for p, lanes in ((0, N), (1, 5)):
+        b.core.accumulator.data[3 + 7 * p : 8 + 7 * p, :lanes] = -(1 << 31)
+    b.execute("NORMALISE_TOKENS", **f)
+    with pytest.raises(Fault, match=why):
+        b.execute("NORMALISE_TOKENS", **f | change)
 
 
 def test_constants(rng):

@@ -72,8 +72,8 @@ def test_a_long_stream_is_bound_by_its_slowest_part():
 
 
 def test_tables_of_a_boundary():
-    def words(norm, loop="closed", planes=4, images=2, segments=True):
-        return timing.table_words(NANO, planes, images, 8, norm, loop, segments)
+    def words(norm, loop="closed", planes=4, images=2, segments=True, stepped=False):
+        return timing.table_words(NANO, planes, images, 8, norm, loop, segments, stepped)
 
     assert words("affine") == 3 + 2 * 4
     assert words("calibrated") == 3 + 8
@@ -82,3 +82,7 @@ def test_tables_of_a_boundary():
     assert words("trend") == 3 + 8 + 16 + 4 + 16
     assert words("trend", "carry") == words("trend") + 8
     assert words("trend", "open", segments=False) == 3 + 8 + 16 + 4 + 8
+    # The gains of two steps.
+    assert words("trend", "carry", stepped=True) == words("trend", "carry") + 4
+    assert words("trend", stepped=True) == words("trend")
+    assert words("trend", "open", segments=False, stepped=True) == 3 + 8 + 16 + 4 + 8
