@@ -21,19 +21,20 @@ SEGMENT_BITS, CARRY_BITS, DY_BITS, CHUNK = 2, 3, 5, IMAGES * POSITIONS
 class Boundary:
     """A boundary with random state in memory, and the same state as arrays."""
 
-    def __init__(self, loop, norm, spill=0, seed=0):
+    def __init__(self, loop, norm, spill=0, seed=0, stepped=False):
         rng = np.random.default_rng(seed)
         self.bench, self.loop, self.norm = Bench(memory=1 << 18), loop, norm
         self.y = rng.integers(-300, 300, (PLANES, IMAGES, POSITIONS, N))
         self.dy = rng.integers(-9, 9, self.y.shape)
         self.dy[rng.random(self.dy.shape) < 0.1] *= 40
         self.x_hat = rng.integers(-128, 128, self.y.shape)
-        self.gain = rng.integers(-(1 << 21), 1 << 21, (PLANES, N))
-        self.offset = rng.integers(-(1 << 16), 1 << 16, (PLANES, N))
+        self.gain = rng.integers(-(1 << 21), 1 << 21, (STEPS, PLANES, N))
+        self.offset = rng.integers(-(1 << 16), 1 << 16, (STEPS, PLANES, N))
+        self.stepped = stepped
         for p in range(PLANES):
             for c in range(N):
                 if (p, c) not in VALID:
-                    self.gain[p, c] = self.offset[p, c] = self.y[p, :, :, c] = 0
+                    self.gain[:, p, c] = self.offset[:, p, c] = self.y[p, :, :, c] = 0
                     self.dy[p, :, :, c] = self.x_hat[p, :, :, c] = 0
         self.sums = np.stack([self.y.sum(2), (self.y**2).sum(2)], 2)
         self.cal = rng.integers(-900, 900, (2, STEPS, PLANES, N))
@@ -41,7 +42,8 @@ class Boundary:
         self.inverse, self.sigma = rng.integers(12000, 20000, (2, STEPS, GROUPS))
         self.held = rng.integers(0, 4, self.y.shape)
         self.d = dict(
-            source=1, images=IMAGES, positions=POSITIONS, planes=PLANES, channels=30, parts=2,
+            source=1, images=IMAGES, positions=POSITIONS, planes=PLANES, parts=2,
+            norm_stride=PLANES * N * 8 * stepped,
             loop=LOOPS.index(loop), norm=NORMS.index(norm), spill=spill, segment_bits=SEGMENT_BITS,
             correction_bits=3, carry_bits=CARRY_BITS * (loop == "carry"), z_shift=6, code_shift=12,
             low=-128, high=127, groups=GROUPS, count=COUNT, epsilon=5, gain_shift=45, mean_shift=8,
@@ -116,9 +118,12 @@ class Boundary:
             mean, r, int(self.mean[LAST, g]), int(self.mean[NOW, g]), int(self.inverse[NOW, g]),
             int(self.sigma[LAST, g]),
         )  # fmt: skip
-        shape = int(self.gain[p, c]), int(self.offset[p, c]), 45, 8
-        last = scalar.channel_constants(mean, r, h, *shape)
-        now = scalar.channel_constants(*moved, h, *shape)
+        shapes = [
+            (int(self.gain[t, p, c]), int(self.offset[t, p, c]), 45, 8)
+            for t in ((NOW, LAST) if self.stepped else (0, 0))
+        ]
+        now = scalar.channel_constants(*moved, h, *shapes[0])
+        last = scalar.channel_constants(mean, r, h, *shapes[1])
         return (*now, now[0]) if closed else (*last, now[0])
 
     def prepared(self):
@@ -177,6 +182,31 @@ def test_prepare(loop, norm, after_dense):
     moved = boundary.bench.counters.traffic["near_data"]
     assert cost.occupied == cost.done > max(WORDS, moved / CONFIG.near_data_bytes)
     assert moved > boundary.y.size * 2
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_prepare_with_a_gain_per_step(loop):
+    stepped, fixed = (Boundary(loop, "trend", stepped=flag) for flag in (True, False))
+    segments, _, gains = stepped.prepared()
+    costs = [boundary.execute("PREPARE") for boundary in (stepped, fixed)]
+    assert np.array_equal(stepped.unpack("segments", SEGMENT_BITS, False), segments)
+    gain = stepped.bench.get(stepped.d["gain"], PLANES * IMAGES * N, "<i4")
+    assert np.array_equal(gain, gains.reshape(-1))
+    assert not np.array_equal(gains, fixed.prepared()[2])
+    if loop != "closed":  # the gain of the other step
+        moved = [b.bench.counters.traffic["near_data"] for b in (stepped, fixed)]
+        assert moved[0] - moved[1] == PLANES * N * 8
+        assert costs[0].done > costs[1].done
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_boundary_without_segments_takes_the_constants_of_its_step_alone(stepped):
+    boundary = Boundary("open", "trend", stepped=stepped)
+    boundary.d["segment_bits"] = 0
+    _, _, gains = boundary.prepared()
+    boundary.execute("PREPARE")
+    gain = boundary.bench.get(boundary.d["gain"], PLANES * IMAGES * N, "<i4")
+    assert np.array_equal(gain, gains.reshape(-1))
 
 
 @pytest.mark.parametrize("spill", [0, 1])

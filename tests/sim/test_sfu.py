@@ -172,17 +172,17 @@ def test_encode_source(rng, track):
     assert b.counters.result()["b"]["elements"] == WORDS * N - WORDS // PLANES * (N - 5)
 
 
-@pytest.mark.parametrize("shift", [0, 14, 63])
-def test_multiply(rng, shift):
+@pytest.mark.parametrize(("shift", "distinct"), [(0, 2), (24, 60), (63, 1)])
+def test_multiply(rng, shift, distinct):
     b, acc = filled(rng, -128, 128)
     cost = b.execute("MULTIPLY", accumulator=3, other=40, words=9, zero_a=-128, zero_b=100,
                      multiplier=50000, shift=shift, zero=-7, output=3)  # fmt: skip
     want = [
-        [scalar.product_code(int(a) + 128, int(c) - 100, 50000, shift, -7) for a, c in zip(*rows)]
-        for rows in zip(acc[3:12], acc[40:49], strict=True)
+        scalar.product_code(int(a) + 128, int(c) - 100, 50000, shift, -7)
+        for a, c in zip(acc[3:12].reshape(-1), acc[40:49].reshape(-1), strict=True)
     ]
-    assert len(np.unique(want)) == {0: 3, 14: 256, 63: 1}[shift]
-    assert b.core.accumulator.data[3:12].tolist() == want
+    assert len(set(want)) >= distinct
+    assert b.core.accumulator.data[3:12].reshape(-1).tolist() == want
     assert cost.done == timing.vector(9, timing.MULTIPLY_FILL)
 
 
@@ -219,11 +219,11 @@ def test_normalise_tokens(rng, uncentred, in_place):
         (dict(shift=55), "shift of 55, outside 24..54"),
         (dict(count=20), "values beyond its 20 channels"),
         (dict(stat_shift=3), "sum of squares beyond 63 bits"),
-        (dict(stat_shift=5), "sum of squares beyond 63 bits"),
+        (dict(stat_shift=1), "sum of squares beyond 63 bits"),
     ],
 )
 def test_what_normalise_tokens_does_not_take(change, why):
-    b, f = Bench(), TOKEN | dict(stat_shift=6)
+    b, f = Bench(), TOKEN | dict(stat_shift=4)
     for p, lanes in ((0, N), (1, 5)):
         b.core.accumulator.data[3 + 7 * p : 8 + 7 * p, :lanes] = -(1 << 31)
     b.execute("NORMALISE_TOKENS", **f)
