@@ -49,11 +49,12 @@ PORTS = {
     "pre_activation": (3,),
     "activation_code": (3, 4, 5),
     "masked_delta": (2, 4),
+    "product_code": (2, 3, 4),
     "attention_code": (2, 3, 4),
 }
 OTHERS = {
     "segment_index", "encode_group", "softmax_row", "exponential_table", "digit_passes",
-    "delta_passes", "spread_code",
+    "delta_passes", "spread_code", "normalise_token",
 }  # fmt: skip
 
 
@@ -74,6 +75,12 @@ def test_shifts_given_as_tensors(function):
 def test_segment_index():
     for (breaks,), arguments, expected in batches("segment_index", (1,)):
         assert arithmetic.segment_index(column(arguments[0]), column(breaks)).tolist() == expected
+
+
+def test_normalise_token():
+    for (values, *rest), expected in vectors.vectors("normalise_token"):
+        both = column([values, values[::-1]])
+        assert arithmetic.normalise_token(both, *rest).tolist() == [expected, expected[::-1]]
 
 
 def test_encode_group():
