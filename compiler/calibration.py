@@ -21,6 +21,7 @@ from signmask.compiler.graph import (
     EncodingOp,
     InputOp,
     NormOp,
+    ProductOp,
     StreamOp,
     TensorGraph,
 )
@@ -38,9 +39,9 @@ _TABLES = ("ranges", "histograms", "group_mean", "group_deviation", "channel_mea
 class Calibration:
     """Per tensor name: `ranges` (low, high) float64; `histograms` (BINS,) float64 counts over the
     range; per norm `group_mean`, `group_deviation` (steps, groups), the mean and the geometric mean
-    over images of the raw tensor's group statistics; per stream `channel_mean` (steps, channels).
-    `inputs` float32 (steps, images, C, H, W): network inputs of a few trajectories, of float16
-    precision so that a saved calibration is the same."""
+    over images (of a token's norm: and positions) of the raw tensor's group statistics; per stream
+    `channel_mean` (steps, channels). `inputs` float32 (steps, images, C, H, W): network inputs of a
+    few trajectories, of float16 precision so that a saved calibration is the same."""
 
     timesteps: tuple[int, ...]
     ranges: dict[str, np.ndarray] = field(default_factory=dict)
@@ -173,10 +174,10 @@ class _Ranges:
         self.graph, self.step, self.fixed = graph, 0, False
         steps = len(graph.timesteps)
         self.steps = steps
-        attended = {s for _, op in graph.of(AttentionOp) for s in (op.q, op.k, op.v)}
+        attended = {s for _, op in graph.of(AttentionOp) for s in op.streams}
         self.streams = dict(graph.of(StreamOp))
         self.counted = attended | {
-            n for kind in (EncodingOp, AttentionOp, InputOp) for n, _ in graph.of(kind)
+            n for kind in (EncodingOp, AttentionOp, ProductOp, InputOp) for n, _ in graph.of(kind)
         }
         self.normed: dict[tuple[str, ...], list[str]] = {}
         for name, op in graph.of(EncodingOp):
@@ -218,12 +219,18 @@ class _Ranges:
 
     def _group_statistics(self, name: str, op: EncodingOp, norm: NormOp) -> None:
         raw = torch.cat([self.raw[s] for s in op.streams], 1).double()
-        grouped = raw.reshape(len(raw), norm.groups, -1)
-        variance = grouped.var(-1, unbiased=False) + norm.epsilon
+        if norm.axis == "token":
+            mean = raw.mean(1) if norm.centred else torch.zeros_like(raw[:, 0])
+            variance = raw.square().mean(1) - mean.square() + norm.epsilon
+            mean_sum = mean.mean((1, 2)).sum()[None]
+            log_sum = (0.5 * variance.log()).mean((1, 2)).sum()[None]
+        else:
+            grouped = raw.reshape(len(raw), norm.groups, -1)
+            variance = grouped.var(-1, unbiased=False) + norm.epsilon
+            mean_sum, log_sum = grouped.mean(-1).sum(0), (0.5 * variance.log()).sum(0)
         shape = (self.steps, norm.groups)
-        self.means.setdefault(name, np.zeros(shape))[self.step] += grouped.mean(-1).sum(0).numpy()
-        logs = (0.5 * variance.log()).sum(0).numpy()
-        self.logs.setdefault(name, np.zeros(shape))[self.step] += logs
+        self.means.setdefault(name, np.zeros(shape))[self.step] += mean_sum.numpy()
+        self.logs.setdefault(name, np.zeros(shape))[self.step] += log_sum.numpy()
 
     def fix(self) -> None:
         """Freeze the histograms' ranges, a quarter wider than seen so far."""

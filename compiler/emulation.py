@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch.nn.functional import conv2d, pad
 
-from signmask.hw.spec.network import Attention, Encoding, Linear, Network
+from signmask.hw.spec.network import Attention, Encoding, Linear, Network, Product, TokenNorm
 from signmask.hw.spec.numerics import (
+    CENTRED_BITS,
     GAIN_BITS,
     MEAN_FRACTION,
     RECIPROCAL_FRACTION,
@@ -42,6 +43,19 @@ def shift_round_by(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
 def saturate(x: torch.Tensor, bits: int) -> torch.Tensor:
     """Clamp to the signed range."""
     return x.clamp(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
+def reciprocal_sqrt(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`numerics.reciprocal_sqrt` on int64."""
+    length = torch.frexp(value.double()).exponent.to(torch.int64)
+    # The conversion to float64 rounds: a value just below a power of two may have become it.
+    length = length - (value >> (length - 1).clamp(0, 62) == 0).long()
+    h = (length - 47) >> 1
+    mantissa = torch.where(h >= 0, value >> (2 * h).clamp(min=0), value << (-2 * h).clamp(min=0))
+    root = mantissa.double().sqrt().floor().to(torch.int64)
+    root = root - (root * root > mantissa).long()
+    root = root + ((root + 1) * (root + 1) <= mantissa).long()
+    return (1 << RSQRT_FRACTION) // root, h
 
 
 class DenseEmulator:
@@ -79,6 +93,9 @@ class DenseEmulator:
             elif name in self.network.attentions:
                 attention = self.network.attentions[name]
                 self.codes[attention.out] = self._attend(attention)
+            elif name in self.network.products:
+                product = self.network.products[name]
+                self.codes[product.out] = self._multiply(product)
             else:
                 accumulator = self._linear(self.network.linears[name])
                 self.accumulators[name] = accumulator
@@ -94,17 +111,28 @@ class DenseEmulator:
             x = x.repeat_interleave(linear.upsample, 2).repeat_interleave(linear.upsample, 3)
         if linear.padding:
             x = pad(x, (linear.padding,) * 4, value=source.zero)
-        return conv2d(x, weight, None, linear.stride).to(torch.int64)
+        # One row more at the far edge than symmetric padding reaches, where the model pads so.
+        far = [
+            (out - 1) * linear.stride + linear.kernel - size
+            for size, out in zip(x.shape[2:], (linear.out_height, linear.out_width), strict=True)
+        ]
+        if max(far) > 0 and linear.kernel > 1:
+            x = pad(x, (0, max(far[1], 0), 0, max(far[0], 0)), value=source.zero)
+        return conv2d(x, weight, None, linear.stride, groups=linear.groups).to(torch.int64)
 
     def stream(self, name: str) -> torch.Tensor:
         """y of a stream, from its finished accumulators."""
         if name not in self.y:
             stream = self.network.streams[name]
             y = self.tensors[stream.table][self.step].to(torch.int64)[None, :, None, None]
+            if stream.offset:
+                offset = self.tensors[stream.offset].to(torch.int64)
+                y = y + offset.T.reshape(1, -1, stream.height, stream.width)
             for producer in self.producers.get(name, ()):
                 linear = self.network.linears[producer]
                 multiplier = self.tensors[linear.multiplier][None, :, None, None]
-                y = y + shift_round(self.accumulators[producer] * multiplier, linear.shift)
+                scaled = shift_round(self.accumulators[producer] * multiplier, linear.shift)
+                y = y + scaled.reshape(len(scaled), -1, stream.height, stream.width)
             for other in stream.adds:
                 y = y + self.stream(other)
             y = saturate(y, stream.bits)
@@ -114,30 +142,46 @@ class DenseEmulator:
     def _constants(self, encoding: Encoding, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         norm = encoding.norm
         if norm is None:
-            a, b = self.tensors[encoding.affine_a], self.tensors[encoding.affine_b]
+            a, b = self._row(encoding.affine_a), self._row(encoding.affine_b)
             return a[None, :, None, None], b[None, :, None, None]
         shifted = (y >> norm.stat_shift).reshape(len(y), norm.groups, -1)
         total, squares = shifted.sum(-1), (shifted * shifted).sum(-1)
         mean = (2 * (total << MEAN_FRACTION) + norm.count) // (2 * norm.count)
         value = norm.count * squares - total * total + norm.epsilon
-        length = torch.tensor([[v.bit_length() for v in row] for row in value.tolist()])
-        h = (length - 47) >> 1
-        mantissa = torch.where(
-            h >= 0, value >> (2 * h).clamp(min=0), value << (-2 * h).clamp(min=0)
-        )
-        root = mantissa.double().sqrt().floor().to(torch.int64)
-        root = root - (root * root > mantissa).long()
-        root = root + ((root + 1) * (root + 1) <= mantissa).long()
-        r = (1 << RSQRT_FRACTION) // root
+        r, h = reciprocal_sqrt(value)
         repeat = encoding.channels // norm.groups
         mean, r, h = (t.repeat_interleave(repeat, 1) for t in (mean, r, h))
-        gain, offset = self.tensors[norm.gain][None], self.tensors[norm.offset][None]
+        gain, offset = self._row(norm.gain)[None], self._row(norm.offset)[None]
         a = saturate(shift_round_by(gain * r, norm.gain_shift + h), GAIN_BITS)
         b = offset - shift_round(a * mean, norm.mean_shift)
         return a[..., None, None], b[..., None, None]
 
+    def _row(self, name: str) -> torch.Tensor:
+        """(channels,) of constants that may have a row for each step."""
+        table = self.tensors[name]
+        return table[self.step] if table.ndim == 2 else table
+
+    @staticmethod
+    def _normalise_tokens(y: torch.Tensor, norm: TokenNorm) -> torch.Tensor:
+        shifted = y >> norm.stat_shift
+        total = shifted.sum(1, keepdim=True) * int(norm.centred)
+        squares = (shifted * shifted).sum(1, keepdim=True)
+        mean = (2 * (total << MEAN_FRACTION) + norm.count) // (2 * norm.count)
+        r, h = reciprocal_sqrt(norm.count * squares - total * total + norm.epsilon)
+        centre = saturate((y << MEAN_FRACTION) - (mean << norm.stat_shift), CENTRED_BITS)
+        return saturate(shift_round_by(centre * r, norm.shift + h), 32)
+
+    def _multiply(self, product: Product) -> torch.Tensor:
+        a, b = (self.codes[n] - self.network.encodings[n].zero for n in (product.a, product.b))
+        zero = self.network.sources[product.out].zero
+        return saturate(shift_round(a * b * product.multiplier, product.shift) + zero, 8)
+
     def _encode(self, encoding: Encoding) -> torch.Tensor:
-        y = torch.cat([self.stream(s) for s in encoding.streams], 1)
+        shape = (encoding.height, encoding.width)
+        parts = [self.stream(s) for s in encoding.streams]
+        y = torch.cat([part.reshape(*part.shape[:2], *shape) for part in parts], 1)
+        if encoding.token_norm:
+            y = self._normalise_tokens(y, encoding.token_norm)
         a, b = self._constants(encoding, y)
         z = saturate(shift_round(a * y + b, encoding.z_shift), Z_BITS)
         slopes, intercepts = self.tensors[encoding.slopes], self.tensors[encoding.intercepts]
@@ -147,13 +191,15 @@ class DenseEmulator:
 
     def _attend(self, attention: Attention) -> torch.Tensor:
         operands = []
-        for letter in "qkv":
+        for letter in "qkv"[: len(attention.streams)]:
             y = self.stream(getattr(attention, letter))
             multiplier = getattr(attention, f"{letter}_multiplier")
             code = shift_round(y * multiplier, getattr(attention, f"{letter}_shift"))
-            code = saturate(code, 8).flatten(2).unflatten(1, (attention.heads, -1))
-            operands.append(code.double())
-        q, k, v = operands
+            operands.append(saturate(code, 8).flatten(2))
+        for name in (attention.keys, attention.values) if attention.keys else ():
+            rows = self.tensors[name].to(torch.int64).transpose(1, 2)
+            operands.append(rows[torch.arange(len(operands[0])) % len(rows)])
+        q, k, v = (x.unflatten(1, (attention.heads, -1)).double() for x in operands)
         scores = (q.transpose(-1, -2) @ k).to(torch.int64)
         below = (scores.amax(-1, keepdim=True) - scores) * attention.score_multiplier
         index = shift_round(below, attention.score_shift).clamp(max=SOFTMAX_ENTRIES - 1)

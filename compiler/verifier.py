@@ -16,6 +16,7 @@ from signmask.compiler.graph import (
     CallGraph,
     EncodingOp,
     LinearOp,
+    ProductOp,
     StreamOp,
     TensorGraph,
     refs,
@@ -75,13 +76,24 @@ def verify_tensors(graph: TensorGraph) -> None:
         _require(fits, name, "its streams differ in size")
     for name, op in graph.of(LinearOp):
         channels = graph.op(op.source).channels
-        _require(op.weight.shape[1] == channels, name, f"its source has {channels} channels")
+        fits = op.weight.shape[1] * op.groups == channels and len(op.weight) % op.groups == 0
+        _require(fits, name, f"its source has {channels} channels")
+    for name, op in graph.of(ProductOp):
+        for factor in (op.a, op.b):
+            encoding = graph.op(factor)
+            same = isinstance(encoding, EncodingOp) and encoding.channels == op.channels
+            _require(same, name, f"its factor '{factor}' does not fit")
+            _require(graph.graph.out_degree(factor) == 1, name, f"it shares its factor '{factor}'")
+        _require(op.a != op.b, name, "it multiplies an encoding with itself")
     for name, op in graph.of(AttentionOp):
-        widths = {graph.op(s).channels for s in (op.q, op.k, op.v)}
+        widths = {graph.op(s).channels for s in op.streams}
+        if op.keys is not None and op.values is not None:
+            widths |= {op.keys.shape[-1], op.values.shape[-1]}
+            _require(op.keys.shape == op.values.shape, name, "keys and values differ in shape")
         _require(widths == {op.channels}, name, "q, k and v differ in width")
         _require(op.channels % op.heads == 0, name, "heads do not divide its channels")
-        for operand in (op.q, op.k, op.v):
-            own = (op.q, op.k, op.v).count(operand) == 1 and graph.graph.out_degree(operand) == 1
+        for operand in op.streams:
+            own = op.streams.count(operand) == 1 and graph.graph.out_degree(operand) == 1
             _require(own, name, f"it shares '{operand}' with another reader")
             _require(not graph.op(operand).adds, name, f"its operand '{operand}' has addends")
 
@@ -90,11 +102,12 @@ def verify_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
     """Every name resolves, tensors have the stated type and shape, integers their stated width."""
     steps = network.steps
     done: set[str] = {network.input}
+    producers = _producers(network)
     for name in network.order:
         if name in network.encodings:
             encoding = network.encodings[name]
             for stream in encoding.streams:
-                for producer in _producers(network, stream):
+                for producer in producers[stream]:
                     _require(producer in done, name, f"it reads '{stream}' before '{producer}'")
             segments = len(tensors[encoding.slopes])
             shape = len(tensors[encoding.breaks]) == segments - 1
@@ -110,10 +123,15 @@ def verify_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
                 multiplier = tensors[linear.multiplier]
                 fits = ((multiplier > 0) & (multiplier < 1 << 15)).all()
                 _require(fits, name, "a multiplier exceeds 15 bits")
+        elif name in network.products:
+            product = network.products[name]
+            for factor in (product.a, product.b):
+                _require(factor in done, name, f"it reads '{factor}' too early")
+            done.add(product.out)
         else:
             attention = network.attentions[name]
-            for stream in (attention.q, attention.k, attention.v):
-                for producer in _producers(network, stream):
+            for stream in attention.streams:
+                for producer in producers[stream]:
                     _require(producer in done, name, f"it reads '{stream}' before '{producer}'")
             done.add(attention.out)
         done.add(name)
@@ -123,9 +141,15 @@ def verify_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
         _require(table.shape == (steps, raw.channels), name, "its table has the wrong shape")
 
 
-def _producers(network: Network, stream: str) -> set[str]:
-    """Linears that a stream and its addends wait for."""
-    found = {n for n, linear in network.linears.items() if linear.out == stream}
-    for other in network.streams[stream].adds:
-        found |= _producers(network, other)
-    return found
+def _producers(network: Network) -> dict[str, set[str]]:
+    """Linears that each stream waits for, those of its addends included."""
+    own: dict[str, set[str]] = {name: set() for name in network.streams}
+    for name, linear in network.linears.items():
+        if linear.out:
+            own[linear.out].add(name)
+    sums = nx.DiGraph((b, a) for a, stream in network.streams.items() for b in stream.adds)
+    sums.add_nodes_from(network.streams)
+    for name in nx.topological_sort(sums):
+        for addend in network.streams[name].adds:
+            own[name] |= own[addend]
+    return own

@@ -10,7 +10,14 @@ import numpy as np
 
 from signmask.compiler.activation_fit import Segments, activation_value, fit
 from signmask.compiler.calibration import Calibration
-from signmask.compiler.graph import AttentionOp, EncodingOp, InputOp, TensorGraph
+from signmask.compiler.graph import (
+    AttentionOp,
+    EncodingOp,
+    InputOp,
+    LinearOp,
+    ProductOp,
+    TensorGraph,
+)
 
 FRACTIONS = np.array([1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35,
                       0.3, 0.25, 0.2])  # fmt: skip
@@ -41,14 +48,30 @@ def choose_formats(
         scale, zero, error = asymmetric(values, weight)
         formats[name] = CodeFormat(scale, zero, error, segments)
     for name, op in graph.of(InputOp):
-        spread = max(1, group // op.channels)
+        grouped = any(
+            linear.groups > 1 for _, linear in graph.of(LinearOp) if linear.source == name
+        )
+        spread = 1 if grouped else max(1, group // op.channels)
         formats[name] = CodeFormat(*symmetric(calibration, name, 127 * spread), spread=spread)
-    for name, _ in graph.of(AttentionOp):
-        formats[name] = CodeFormat(*symmetric(calibration, name))
+    for kind in (AttentionOp, ProductOp):
+        for name, _ in graph.of(kind):
+            formats[name] = CodeFormat(*symmetric(calibration, name))
     for _, attention in graph.of(AttentionOp):
-        for name in (attention.q, attention.k, attention.v):
+        for name in attention.streams:
             formats[name] = CodeFormat(*symmetric(calibration, name))
     return formats
+
+
+def constant_format(values: np.ndarray) -> CodeFormat:
+    """Symmetric format of least square error of constant keys or values."""
+    magnitudes = np.abs(values.astype(np.float64)).reshape(-1)
+    top = float(magnitudes.max(initial=0.0)) or 1.0
+    counts, edges = np.histogram(magnitudes, 512, (0.0, top))
+    centres = (edges[1:] + edges[:-1]) / 2
+    error, scale = min(
+        (_error(centres, counts, f * top / 127, 0), f * top / 127) for f in FRACTIONS
+    )
+    return CodeFormat(float(scale), 0, error)
 
 
 def symmetric(calibration: Calibration, name: str, high: int = 127) -> tuple[float, int, float]:

@@ -11,10 +11,10 @@ import numpy as np
 
 from signmask.compiler.calibration import Calibration
 from signmask.compiler.errors import CompileError
-from signmask.compiler.graph import EncodingOp
+from signmask.compiler.graph import EncodingOp, NormOp
 from signmask.compiler.passes.code_formats import CodeFormat
 from signmask.compiler.passes.grids import Grid
-from signmask.hw.spec.network import Encoding, Norm
+from signmask.hw.spec.network import Encoding, Norm, TokenNorm
 from signmask.hw.spec.numerics import (
     GAIN_BITS,
     MEAN_FRACTION,
@@ -28,6 +28,9 @@ Z_STEPS_PER_CODE = 7  # log2
 SLOPE_BITS = 14
 GAIN_PRECISION = 18  # bits of the largest typical A: five bits are left for unusual images
 LARGEST = (1 << (Z_BITS - 1)) - 1
+PARAMETER_PRECISION = 45  # bits of the largest B
+TOKEN_FRACTION = 20  # fraction bits of a normalised token
+EPSILON_LIMIT = 1 << 46
 
 
 def build_encoding(
@@ -42,7 +45,11 @@ def build_encoding(
     fraction = min(fraction, floor(log2(LARGEST / (2 * max(calibration.extent(name), 1e-9)))))
     fields: dict[str, Any]
     if op.norm is None:
-        fields = _affine(name, op, fraction, grid, tensors)
+        gain = grid.step if op.affine is None else op.affine.gain * grid.step
+        offset = np.zeros(1) if op.affine is None else op.affine.offset
+        fields = _affine(name, op, fraction, gain, offset, tensors)
+    elif op.norm.axis == "token":
+        fields = _token_norm(name, op, op.norm, fraction, grid, calibration, tensors)
     else:
         fields = _norm(name, op, fraction, grid, calibration, tensors)
     fields.update(_segments(name, form, fraction, tensors))
@@ -74,23 +81,57 @@ def _segments(name: str, form: CodeFormat, fraction: int, tensors: Tensors) -> d
 
 
 def _affine(
-    name: str, op: EncodingOp, fraction: int, grid: Grid, tensors: Tensors
-) -> dict[str, Any]:
-    """A and B without normalisation: z is the raw value."""
-    per_step = grid.step * 2.0**fraction
-    z_shift = max(0, floor(GAIN_PRECISION - log2(per_step)))
-    gain = int(np.rint(per_step * 2.0**z_shift))
-    if gain >= 1 << (GAIN_BITS - 1):
+    name: str, op: EncodingOp, fraction: int, gain: float | np.ndarray, offset: np.ndarray,
+    tensors: Tensors,
+) -> dict[str, Any]:  # fmt: skip
+    """A and B of real value gain * (integer) + offset; rows of equal steps become one."""
+    ideal = np.atleast_1d(np.asarray(gain, np.float64)) * 2.0**fraction
+    z_shift = max(0, floor(GAIN_PRECISION - log2(max(float(np.abs(ideal).max()), 1e-12))))
+    # B takes 48 bits at most.
+    largest = max(float(np.abs(offset).max()) * 2.0**fraction, 1e-12)
+    z_shift = max(0, min(z_shift, floor(PARAMETER_PRECISION - log2(largest))))
+    a, b = np.rint(ideal * 2.0**z_shift), np.rint(offset * 2.0 ** (fraction + z_shift))
+    if np.abs(a).max() >= 1 << (GAIN_BITS - 1):
         raise CompileError(
-            f"encoding '{name}' needs a gain of {gain}, beyond 24 bits; lower grid_bits."
+            f"encoding '{name}' needs a gain of {np.abs(a).max():.0f}, beyond 24 bits; lower "
+            "grid_bits."
         )
-    tensors[f"{name}.affine_a"] = np.full(op.channels, gain, np.int64)
-    tensors[f"{name}.affine_b"] = np.zeros(op.channels, np.int64)
+    for key, rows in (("affine_a", a), ("affine_b", b)):
+        if rows.ndim == 2 and (rows == rows[0]).all():
+            rows = rows[0]
+        shape = (*rows.shape[:-1], op.channels)
+        tensors[f"{name}.{key}"] = np.broadcast_to(rows, shape).astype(np.int64)
     return {
         "z_shift": z_shift,
         "affine_a": f"{name}.affine_a",
         "affine_b": f"{name}.affine_b",
     }
+
+
+def _token_norm(
+    name: str, op: EncodingOp, norm: NormOp, fraction: int, grid: Grid, calibration: Calibration,
+    tensors: Tensors,
+) -> dict[str, Any]:  # fmt: skip
+    """Fixed point of layer and RMS normalisation: tokens are normalised to TOKEN_FRACTION bits,
+    then scale and bias are the encoding's A and B."""
+    if norm.groups != 1 or len(op.streams) != 1:
+        raise CompileError(f"normalisation '{name}' splits tokens; give it one group.")
+    count = op.channels
+    stat_shift = _stat_shift(name, op, count, grid, calibration)
+    unit = grid.step * 2.0**stat_shift
+    # normalised = centred * r * 2**-(shift + h) * scale, where centred * r * 2**-(46 + h) * count
+    # is the true value in steps of 2**-(8 + stat_shift).
+    ideal = MEAN_FRACTION + RSQRT_FRACTION + stat_shift - TOKEN_FRACTION
+    shift = max(24, min(54, ideal - floor(log2(count))))
+    scale = count * 2.0 ** (shift - MEAN_FRACTION - RSQRT_FRACTION - stat_shift)
+    fields = _affine(name, op, fraction, norm.weight * scale, norm.bias, tensors)
+    epsilon = max(1, int(np.rint(norm.epsilon * count**2 / unit**2)))
+    if epsilon >= EPSILON_LIMIT:
+        raise CompileError(
+            f"normalisation '{name}' has an epsilon beyond 46 bits; lower grid_bits."
+        )
+    fields["token_norm"] = TokenNorm(count, epsilon, stat_shift, shift, norm.centred)
+    return fields
 
 
 def _norm(
@@ -113,8 +154,8 @@ def _norm(
     deviation = calibration.group_deviation[name] / unit  # (steps, groups)
     mean = calibration.group_mean[name] / unit
     # A per step of y: gamma / sigma * 2**(fraction + z_shift), sigma in grid steps.
-    gamma = norm.weight.reshape(norm.groups, per_group)
-    ideal = gamma[None] / (deviation * 2.0**stat_shift)[:, :, None] * 2.0**fraction
+    gamma = norm.weight.reshape(-1, norm.groups, per_group)
+    ideal = gamma / (deviation * 2.0**stat_shift)[:, :, None] * 2.0**fraction
     z_shift = max(0, floor(GAIN_PRECISION - log2(max(float(np.abs(ideal).max()), 1e-12))))
     a = np.rint(ideal * 2.0**z_shift)
     if np.abs(a).max() >= 1 << (GAIN_BITS - 1):

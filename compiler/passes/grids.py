@@ -41,7 +41,7 @@ def choose_grids(
         for stream in op.streams:
             units[stream] = min(unit, units.get(stream, unit))
     for _, op in graph.of(AttentionOp):
-        for stream in (op.q, op.k, op.v):
+        for stream in op.streams:
             unit = formats[stream].scale
             units[stream] = min(unit, units.get(stream, unit))
     grids: dict[str, Grid] = {}
@@ -57,11 +57,14 @@ def choose_grids(
 def _gain(name: str, op: EncodingOp, calibration: Calibration, form: CodeFormat) -> float:
     """Typical change of the activated value per change of the raw one."""
     slope = 1.0 if form.segments is None else float(np.abs(form.segments.slopes).max())
+    if op.affine is not None:
+        slope *= float(np.sqrt((op.affine.gain**2).mean()))
     if op.norm is None:
-        return slope
+        return max(slope, 1e-12)
     deviation = calibration.group_deviation[name]
     per_group = np.sqrt((1 / deviation**2).mean(0))
-    gamma = np.abs(op.norm.weight).reshape(op.norm.groups, -1)
+    gamma = np.sqrt((op.norm.weight**2).reshape(-1, op.channels).mean(0))
+    gamma = gamma.reshape(op.norm.groups, -1)
     return max(slope * float(np.sqrt(((gamma * per_group[:, None]) ** 2).mean())), 1e-12)
 
 

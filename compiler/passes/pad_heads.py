@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from signmask.compiler.errors import CompileError
 from signmask.compiler.passes.constants import Tensors
 from signmask.hw.spec.network import Network
 
@@ -49,12 +50,21 @@ def pad_heads(network: Network, tensors: Tensors) -> Network:
             continue
         places = Places.of_heads(out.channels, attention.heads, network.knobs.group)
         sources[out.name] = replace(out, channels=places.width)
-        operands = (attention.q, attention.k, attention.v)
+        operands = attention.streams
+        for name in (attention.keys, attention.values) if attention.keys else ():
+            tensors[name] = places.spread(tensors[name], axis=2)
         for name in operands:
             stream = streams[name]
-            tensors[stream.table] = places.spread(tensors[stream.table], axis=1)
+            for table in filter(None, (stream.table, stream.offset)):
+                tensors[table] = places.spread(tensors[table], axis=1)
             streams[name] = replace(stream, channels=places.width)
         for name, linear in linears.items():
+            grouped = linear.out in operands or linear.source == out.name
+            if grouped and linear.groups > 1:
+                raise CompileError(
+                    f"'{name}' is grouped and stands at attention '{attention.name}', whose heads "
+                    f"need padding; use heads of a multiple of {network.knobs.group} channels."
+                )
             if linear.out in operands:
                 tensors[linear.weight] = places.spread(tensors[linear.weight], axis=0)
                 multiplier = tensors[linear.multiplier]

@@ -15,10 +15,11 @@ from signmask.compiler.graph import (
     EncodingOp,
     InputOp,
     LinearOp,
+    ProductOp,
     StreamOp,
     TensorGraph,
 )
-from signmask.compiler.passes.attention import build_attention
+from signmask.compiler.passes.attention import build_attention, fixed_point
 from signmask.compiler.passes.code_formats import CodeFormat, choose_formats
 from signmask.compiler.passes.constants import Tensors, build_encoding
 from signmask.compiler.passes.grids import Grid, choose_grids
@@ -31,6 +32,7 @@ from signmask.hw.spec.network import (
     Knobs,
     Linear,
     Network,
+    Product,
     Stream,
 )
 
@@ -51,8 +53,10 @@ class Quantiser:
     tensors: Tensors
 
     def source_name(self, name: str) -> str:
-        """Name in the Network of what a Linear reads: attentions write a source of their own."""
-        return f"{name}.codes" if isinstance(self.graph.op(name), AttentionOp) else name
+        """Name in the Network of what a Linear reads: attentions and products write a source of
+        their own."""
+        kinds = (AttentionOp, ProductOp)
+        return f"{name}.codes" if isinstance(self.graph.op(name), kinds) else name
 
     def zero_contribution(self, name: str) -> np.ndarray:
         """Real value that the code `zero` of the source adds at inner positions, (channels,)."""
@@ -70,11 +74,27 @@ class Quantiser:
         if np.abs(rounded).max() > INT32:
             raise CompileError(f"stream '{name}' has a bias beyond int32; lower grid_bits.")
         self.tensors[f"{name}.table"] = rounded.astype(np.int32)
+        if op.offset is not None:
+            self.tensors[f"{name}.offset"] = self.offset(name, op.offset / grid.step)
         return Stream(
             name=name, channels=op.channels, height=op.height, width=op.width, scale=grid.step,
             table=f"{name}.table", adds=tuple(op.adds), bits=grid.bits,
             delta_bits=DELTA_MARGIN + self.knobs.grid_bits,
+            offset="" if op.offset is None else f"{name}.offset",
         )  # fmt: skip
+
+    def offset(self, name: str, values: np.ndarray) -> np.ndarray:
+        """A constant that varies over positions, in grid steps."""
+        rounded = np.rint(values)
+        if np.abs(rounded).max() > INT32:
+            raise CompileError(f"stream '{name}' has a constant beyond int32; lower grid_bits.")
+        return rounded.astype(np.int32)
+
+    def product(self, name: str, op: ProductOp) -> Product:
+        """The integer product, whose factors are encodings of the same names."""
+        scale = self.formats[op.a].scale * self.formats[op.b].scale / self.formats[name].scale
+        multiplier, shift = fixed_point(name, scale)
+        return Product(name, op.a, op.b, self.source_name(name), multiplier, shift)
 
     def linear(self, name: str, op: LinearOp) -> Linear:
         """The integer operator and its weight."""
@@ -84,13 +104,14 @@ class Quantiser:
             self.tensors[f"{name}.multiplier"] = quantised.multiplier
         out, kernel, _, channels = quantised.weight.shape
         spread = self.formats[op.source].spread
+        inputs = channels // spread
         height, width = self.graph.out_size(op)
         return Linear(
             name=name, source=self.source_name(op.source), out=op.out, weight=f"{name}.weight",
             multiplier=f"{name}.multiplier" if op.out else "", shift=quantised.shift,
             kernel=kernel, stride=op.stride, padding=op.padding, upsample=op.upsample,
             out_channels=out, out_height=height, out_width=width,
-            macs=out * kernel * kernel * (channels // spread) * height * width,
+            macs=out * kernel * kernel * inputs * height * width, groups=op.groups,
         )  # fmt: skip
 
 
@@ -114,7 +135,9 @@ def build_network(
     sources: dict[str, CodeSource] = {}
     encodings: dict[str, Encoding] = {}
     attentions: dict[str, Attention] = {}
-    for kind in (InputOp, AttentionOp):
+    products: dict[str, Product] = {}
+    factors = {factor for _, op in graph.of(ProductOp) for factor in (op.a, op.b)}
+    for kind in (InputOp, AttentionOp, ProductOp):
         for n, op in graph.of(kind):
             form, key = formats[n], q.source_name(n)
             source = CodeSource(
@@ -130,21 +153,25 @@ def build_network(
                 f"encoding '{n}' keeps {encoding.code_shift} fraction bits, fewer than carry_bits "
                 f"{knobs.carry_bits}; lower carry_bits."
             )
-        encodings[n] = place_encoding(encoding, knobs)
+        changing = encoding.affine_a and tensors[encoding.affine_a].ndim == 2
+        changing = changing or (encoding.affine_b and tensors[encoding.affine_b].ndim == 2)
+        encodings[n] = place_encoding(encoding, knobs, n in factors, bool(changing))
     for n, op in graph.of(AttentionOp):
-        attentions[n] = build_attention(n, op, formats, grids, q.source_name(n))
+        attentions[n] = build_attention(n, op, formats, grids, q.source_name(n), tensors)
+    for n, op in graph.of(ProductOp):
+        products[n] = q.product(n, op)
     streams = {n: q.stream(n, op) for n, op in graph.of(StreamOp)}
     linears = {n: q.linear(n, op) for n, op in graph.of(LinearOp)}
     output = graph.op(graph.output)
     last = weights[graph.output]
     tensors["output_scale"] = last.scale * formats[output.source].scale
     tensors["output_table"] = output.table - q.zero_contribution(graph.output)[None]
-    kinds = (EncodingOp, LinearOp, AttentionOp)
+    kinds = (EncodingOp, LinearOp, AttentionOp, ProductOp)
     network = Network(
         name=name, steps=len(graph.timesteps), timesteps=graph.timesteps, input=graph.input,
         output_scale="output_scale", output_table="output_table",
         order=tuple(n for n in graph.order() if isinstance(graph.op(n), kinds)),
         knobs=knobs, streams=streams, encodings=encodings, sources=sources, linears=linears,
-        attentions=attentions,
+        attentions=attentions, products=products, patch=graph.patch,
     )  # fmt: skip
     return network, tensors
