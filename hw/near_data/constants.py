@@ -35,12 +35,12 @@ class Constants(Elaboratable):
         field, home = job.descriptor.field, items.home
         m.submodules.unit = unit
         state, second = Signal(range(4)), Signal()
-        segments = field["segment_bits"].any()
+        stepped = job.both_steps & field["norm_stride"].any()
         with m.Switch(state):
             with m.Case(WAIT), m.If(self.complete):
                 m.d.sync += [
                     state.eq(Mux(job.prepare & job.trend, START, READY)),
-                    second.eq(job.closed | ~segments),
+                    second.eq(~job.both_steps),
                 ]
             with m.Case(START):
                 m.d.sync += state.eq(RUN)
@@ -50,10 +50,11 @@ class Constants(Elaboratable):
             m.d.sync += state.eq(WAIT)
         m.d.comb += [
             self.ready.eq(state == READY), unit.start.eq(state == START),
-            self.gains.eq(items.outputs + Mux(segments, job.gain_words << 1, 0)),
+            self.gains.eq(items.outputs + Mux(job.both_steps, job.gain_words << 1, 0)),
             unit.trend.eq(second), unit.gain_only.eq(second & ~job.closed),
             unit.output.eq(Mux(unit.gain_only, self.gains, items.outputs)),
-            unit.gain.eq(home["norm_gain"]), unit.offset.eq(home["norm_offset"]),
+            unit.gain.eq(Mux(second & stepped, home["norm_gain_now"], home["norm_gain"])),
+            unit.offset.eq(home["norm_offset"]),
             *(getattr(unit, name).eq(field[name]) for name in
               ("images", "parts", "groups", "count", "epsilon", "gain_shift", "mean_shift")),
             *(getattr(unit, name).eq(home[name]) for name in

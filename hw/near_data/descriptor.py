@@ -14,11 +14,10 @@ _SHAPES: dict[str, object] = {
     "source": 12, "images": 8, "positions": 24, "planes": 8, "parts": 3, "loop": 2, "norm": 2,
     "spill": 1, "segment_bits": 2, "correction_bits": 4, "carry_bits": 4, "z_shift": 6,
     "code_shift": 6, "low": signed(8), "high": signed(8), "groups": 16, "count": 32, "epsilon": 48,
-    "gain_shift": 6, "mean_shift": signed(7), "cal_stride": 24, "stat_shift": 4,
-    "multiplier": signed(17), "shift": 6,
+    "gain_shift": 6, "mean_shift": signed(7), "cal_stride": 24, "norm_stride": 24,
+    "stat_shift": 4, "multiplier": signed(17), "shift": 6,
 }  # fmt: skip
 _PART_SHAPES = {"y_bytes": 3, "planes": 8, "channels": 16, "dy_bits": 5, "dy_chunk": 24}
-_UNUSED = ("channels",)  # of a boundary: its parts have their own
 
 
 def _shape(name: str) -> object:
@@ -45,8 +44,7 @@ class Descriptor(Elaboratable):
     def __init__(self) -> None:
         self.clear, self.valid, self.stream = Signal(), Signal(), Signal()
         self.line = Signal(8 * LINE_BYTES)
-        names = [name for name in BOUNDARY_FIELDS if name not in _UNUSED]
-        names += [name for name in map(_home, STREAM_FIELDS) if name not in names]
+        names = dict.fromkeys((*BOUNDARY_FIELDS, *map(_home, STREAM_FIELDS)))
         self.field = {name: Signal(_shape(name), name=f"d_{name}") for name in names}
 
     def part(self, name: str) -> list[Signal]:
@@ -64,8 +62,6 @@ class Descriptor(Elaboratable):
                 for line in range(-(-len(fields) // per_line)):
                     with m.If(kind & (index == line)):
                         for i, name in enumerate(fields[line * per_line : (line + 1) * per_line]):
-                            if name in _UNUSED and fields is BOUNDARY_FIELDS:
-                                continue
                             home = _home(name) if fields is STREAM_FIELDS else name
                             m.d.sync += self.field[home].eq(self.line[64 * i : 64 * (i + 1)])
                             if name == "planes" and fields is STREAM_FIELDS:

@@ -21,6 +21,7 @@ class Job(Elaboratable):
 
     `prepare`, `codes`, `stream`, `read`: the operation (set before). `areas`, `lists`, `outs`:
     which streams it has, bits by the numbers in `shape`. `body`: it has frames of words.
+    `both_steps`: segments take the constants of the last step, the gain is that of this one.
     """
 
     def __init__(self, shape: Shape, descriptor: Descriptor) -> None:
@@ -34,6 +35,7 @@ class Job(Elaboratable):
         )
         self.areas, self.lists, self.outs = Signal(s.NOTHING + 1), Signal(2), Signal(s.OUTS)
         self.body, self.activation, self.zero = Signal(), Signal(), Signal()
+        self.both_steps = Signal()
         self.plane_words = Signal(24)
         self.plane_list_bytes = Signal(32)  # of correction outliers, at most, per plane
         self.gain_words = Signal(16)
@@ -71,6 +73,7 @@ class Job(Elaboratable):
                 self.closed.eq(closed), self.carry.eq(carry), self.affine.eq(affine),
                 self.trend.eq(field["norm"] == TREND),
                 self.calibrated.eq(field["norm"] == CALIBRATED),
+                self.both_steps.eq(~closed & segments),
                 self.activation.eq(self.codes | self.prepare & (closed | segments)),
                 self.zero.eq(
                     self.prepare & carry & field["carry_bits"].any() & field["residue"].any()

@@ -15,7 +15,7 @@ from signmask.hw.spec.isa import MAX_PARTS
 
 # In the order in which they are read.
 ITEMS = (
-    "segments", "a", "b", "a_now", "b_now", "norm_gain", "norm_offset",
+    "segments", "a", "b", "a_now", "b_now", "norm_gain", "norm_offset", "norm_gain_now",
     *(f"sums_{part}" for part in range(MAX_PARTS)),
     "mean_last", "mean_now", "inverse_now", "sigma_last", "gain",
 )  # fmt: skip
@@ -68,8 +68,12 @@ class TableItems(Elaboratable):
         yield "a_now", Item(open_, field["cal_a"], self.now, stride, size, planes)
         yield "b_now", Item(open_, field["cal_b"], self.now, stride, size, planes)
         trend = job.prepare & job.trend
+        both = trend & job.both_steps
+        stride, step = field["norm_stride"], Mux(job.both_steps, self.last, self.now)
         for name in ("norm_gain", "norm_offset"):
-            yield name, Item(trend, field[name], zero, zero, size, planes)
+            yield name, Item(trend, field[name], step, stride, size, planes)
+        stepped = both & stride.any()
+        yield "norm_gain_now", Item(stepped, field["norm_gain"], self.now, stride, size, planes)
         for part in range(MAX_PARTS):
             words = Cat(Const(0, 1), field[f"planes_{part}"] * field["images"])
             used = trend & (field["parts"] > part)

@@ -46,7 +46,7 @@ class Case:
         self.norm = choose("norm", str(rng.choice(NORMS)))
         self.dense = choose("outliers", float(rng.choice([0, 0.05, 0.3, 1])))
         self.words = self.images * self.positions
-        self.now, self.last = (int(v) for v in rng.integers(0, STEPS, 2))
+        self.now, self.last = choose("steps", rng.integers(0, STEPS, 2).tolist())
         self.channels = [
             int(rng.integers((planes - 1) * self.n + 1, planes * self.n + 1))
             for planes in self.planes
@@ -54,6 +54,7 @@ class Case:
         self.boundary = self._boundary(
             choose("segment_bits", int(rng.integers(0, 4))),
             choose("spill", int(rng.integers(0, 2))),
+            choose("stepped", int(rng.integers(0, 2))),
         )
         self.stream = self._stream()
         self.image = np.zeros(-(-self._free // 4096) * 4096, np.uint8)
@@ -98,7 +99,7 @@ class Case:
         area, lists = self._compressed(values, len(values) if whole else chunk, bits, wide)
         return {"dy": area, "dy_list": lists, "dy_bits": bits, "dy_chunk": 0 if whole else chunk}
 
-    def _boundary(self, segment_bits: int, spill: int) -> int:
+    def _boundary(self, segment_bits: int, spill: int, stepped: int) -> int:
         rng, n, planes = self.rng, self.n, sum(self.planes)
         every = sum(self.channels)
         groups = int(rng.choice([g for g in range(1, min(every, 16) + 1) if every % g == 0]))
@@ -114,9 +115,9 @@ class Case:
         bits = rng.integers(0, 256, planes * self.words * n, np.uint8)
         d: dict[str, int] = {
             "source": int(rng.integers(0, 100)), "images": self.images,
-            "positions": self.positions, "planes": planes, "channels": every,
-            "parts": len(self.planes), "loop": LOOPS.index(self.loop),
-            "norm": NORMS.index(self.norm), "spill": spill, "segment_bits": segment_bits,
+            "positions": self.positions, "planes": planes, "parts": len(self.planes),
+            "loop": LOOPS.index(self.loop), "norm": NORMS.index(self.norm), "spill": spill,
+            "segment_bits": segment_bits,
             "correction_bits": correction, "carry_bits": carry, "z_shift": 6, "code_shift": 12,
             "low": -128, "high": 127, "groups": groups, "count": every // groups * self.positions,
             "epsilon": 5, "gain_shift": 45, "mean_shift": 8,
@@ -128,8 +129,11 @@ class Case:
             "segments": self._put(bits[: planes * self.words * n * segment_bits // 8]),
             "gain": self._put(rng.integers(-(1 << 12), 1 << 12, planes * self.images * n), "<i4"),
             "residue": self._put(bits[: planes * self.words * n * carry // 8]),
-            "norm_gain": self._put(rng.integers(-(1 << 21), 1 << 21, (planes, n)), "<i8"),
-            "norm_offset": self._put(rng.integers(-(1 << 16), 1 << 16, (planes, n)), "<i8"),
+            "norm_gain": self._put(rng.integers(-(1 << 21), 1 << 21, (STEPS, planes, n)), "<i8"),
+            "norm_offset": self._put(
+                rng.integers(-(1 << 16), 1 << 16, (STEPS, planes, n)), "<i8"
+            ),
+            "norm_stride": planes * n * 8 * stepped,
             "cal_mean": self._put(rng.integers(-9000, 9000, (STEPS, groups)), "<i8"),
             "cal_inverse": self._put(rng.integers(12000, 20000, (STEPS, groups)), "<i8"),
             "cal_sigma": self._put(rng.integers(12000, 20000, (STEPS, groups)), "<i8"),

@@ -82,6 +82,19 @@ def test_every_loop_and_norm(config):
 
 
 @pytest.mark.parametrize("config", configs())
+def test_norms_with_a_gain_per_step(config):
+    run(
+        config,
+        [
+            case(seed, norm="trend", loop=loop, segment_bits=bits, stepped=1, steps=[3, 1])
+            for seed, (loop, bits) in enumerate(
+                (loop, bits) for loop in ("closed", "open", "carry") for bits in (0, 2)
+            )
+        ],
+    )
+
+
+@pytest.mark.parametrize("config", configs())
 def test_corner_shapes(config):
     run(
         config,
