@@ -4,14 +4,22 @@ most 15 bits with one shift, and accumulators that provably fit int32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from signmask.compiler.errors import CompileError
+from signmask.compiler.synthetic import is_absent
 
 MULTIPLIER_BITS = 15
 CLIPS = np.linspace(0.6, 1.0, 21)
+# Up to this size every clip is tried; beyond, rounding errors are as uniform as the estimate says.
+SEARCHED = 1 << 18
+BINS = 100  # of |weight| / largest; every clip is an edge
+BLOCK = 1 << 17  # elements that stay in a core's cache
+# Absent weights are taken for normal, of variance 1 / inputs, clipped at this many deviations.
+ABSENT_CLIP = 4.5
 
 
 @dataclass(frozen=True)
@@ -27,14 +35,21 @@ class QuantisedWeight:
 
 
 def optimal_scale(weight: np.ndarray) -> np.ndarray:
-    """Per output channel the int8 step of least square error; (out,) for (out, n) weights."""
-    top = np.abs(weight).max(1)
+    """Per output channel the int8 step of least square error; (out,) for float32 (out, n) weights.
+
+    Large matrices take the least estimated error: uniform rounding of what is inside, and the
+    clipped part counted in a histogram.
+    """
+    top = np.concatenate([np.abs(part).max(1) for _, part in _blocks(weight)]).astype(np.float64)
     top = np.where(top > 0, top, 1.0)
+    if weight.size > SEARCHED:
+        return _estimated_clip(weight, top) * top / 127
+    exact = weight.astype(np.float64)
     best, error = top / 127, np.full(len(top), np.inf)
     for clip in CLIPS:
         scale = clip * top / 127
-        rounded = np.clip(np.rint(weight / scale[:, None]), -127, 127) * scale[:, None]
-        now = ((rounded - weight) ** 2).sum(1)
+        rounded = np.clip(np.rint(exact / scale[:, None]), -127, 127) * scale[:, None]
+        now = ((rounded - exact) ** 2).sum(1)
         best, error = np.where(now < error, scale, best), np.minimum(now, error)
     return best
 
@@ -42,15 +57,18 @@ def optimal_scale(weight: np.ndarray) -> np.ndarray:
 def quantise_weight(
     name: str, weight: np.ndarray, source_scale: float, stream_scale: float | None
 ) -> QuantisedWeight:
-    """Quantise float (out, in, kernel, kernel) weights; `stream_scale` None for the output.
+    """Quantise float32 (out, in, kernel, kernel) weights; `stream_scale` None for the output.
 
     The step of each channel is what its integer multiplier says, so the multiplier adds no error.
-    Raises CompileError where an accumulator could exceed int32.
+    Absent weights stay absent: zeros that take no memory, with a plausible step. Raises
+    CompileError where an accumulator could exceed int32.
     """
-    real = weight.transpose(0, 2, 3, 1).astype(np.float64)
-    flat = real.reshape(len(real), -1)
-    scale = optimal_scale(flat)
-    multiplier, shift = np.zeros(len(flat), np.int64), 0
+    out, channels, kernel, _ = weight.shape
+    missing = is_absent(weight)
+    flat = weight.reshape(out, -1) if not missing else weight[:, :, 0, 0]
+    inputs = channels * kernel * kernel
+    scale = np.full(out, ABSENT_CLIP / 127 / inputs**0.5) if missing else optimal_scale(flat)
+    multiplier, shift = np.zeros(out, np.int64), 0
     if stream_scale is not None:
         factor = source_scale * scale / stream_scale
         shift = int(MULTIPLIER_BITS - np.ceil(np.log2(factor.max() * (1 + 2.0**-MULTIPLIER_BITS))))
@@ -65,17 +83,61 @@ def quantise_weight(
         rounded = np.where(ideal < 256, np.ceil(ideal), np.rint(ideal))
         multiplier = np.clip(rounded, 1, top).astype(np.int64)
         scale = multiplier * 2.0**-shift * stream_scale / source_scale
-    codes = np.clip(np.rint(flat / scale[:, None]), -127, 127)
-    bound = 128 * np.abs(codes).sum(1).max()
+    if missing:
+        nothing = np.broadcast_to(np.int8(0), (out, kernel, kernel, channels))
+        return QuantisedWeight(nothing, multiplier, shift, scale, np.zeros(out, np.int64))
+    codes, sums, largest = _codes(flat, scale)
+    bound = 128 * largest
     if bound >= 2**31:
         raise CompileError(
-            f"linear '{name}' sums {flat.shape[1]} products, up to {bound:.3g}, beyond int32; "
+            f"linear '{name}' sums {inputs} products, up to {bound:.3g}, beyond int32; "
             "split its input channels."
         )
-    return QuantisedWeight(
-        codes.reshape(real.shape).astype(np.int8),
-        multiplier,
-        shift,
-        scale,
-        codes.sum(1).astype(np.int64),
-    )
+    ordered = np.ascontiguousarray(codes.reshape(weight.shape).transpose(0, 2, 3, 1))
+    return QuantisedWeight(ordered, multiplier, shift, scale, sums)
+
+
+def _blocks(weight: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Runs of rows that fit the cache."""
+    rows = max(1, BLOCK // weight.shape[1])
+    for start in range(0, len(weight), rows):
+        part = slice(start, min(start + rows, len(weight)))
+        yield part, weight[part]
+
+
+def _estimated_clip(weight: np.ndarray, top: np.ndarray) -> np.ndarray:
+    """The clip of least estimated square error of each row, of largest magnitudes `top`."""
+    edges = np.rint(CLIPS * BINS).astype(np.int64)
+    # Square error beyond a clip, of values spread over a bin; the last bin is the largest itself.
+    beyond = np.maximum((np.arange(BINS + 1) + 0.5) / BINS - CLIPS[:, None], 0.0)
+    past = beyond**2 + (beyond > 0) / (12 * BINS**2)
+    past[:, -1] = (1 - CLIPS) ** 2
+    rounding = (CLIPS / 127) ** 2 / 12
+    best = np.zeros(len(weight))
+    for part, rows in _blocks(weight):
+        index = np.abs(rows)
+        index *= (BINS / top[part, None]).astype(np.float32)
+        bins = np.minimum(index.astype(np.int32), BINS)
+        bins += (np.arange(len(rows), dtype=np.int32) * (BINS + 1))[:, None]
+        counts = np.bincount(bins.reshape(-1), minlength=len(rows) * (BINS + 1))
+        counts = counts.reshape(len(rows), -1).astype(np.float64)
+        inside = counts.cumsum(1)[:, edges - 1]
+        best[part] = CLIPS[(counts @ past.T + inside * rounding).argmin(1)]
+    return best
+
+
+def _codes(weight: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """int8 codes (out, n), their int64 sums (out,), and the largest sum of magnitudes of a row."""
+    codes, sums, largest = np.zeros(weight.shape, np.int8), np.zeros(len(weight), np.int64), 0
+    for part, rows in _blocks(weight):
+        exact = (
+            rows / scale[part, None]
+            if weight.size <= SEARCHED
+            else rows / np.float32(scale[part, None])
+        )
+        np.rint(exact, out=exact)
+        np.clip(exact, -127, 127, out=exact)
+        codes[part] = exact
+        sums[part] = exact.sum(1, dtype=np.float64).astype(np.int64)
+        largest = max(largest, int(np.abs(exact).sum(1, dtype=np.float64).max()))
+    return codes, sums, largest
