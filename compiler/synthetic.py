@@ -16,7 +16,7 @@ from math import log
 import numpy as np
 
 from signmask.compiler.activation_fit import activation_value
-from signmask.compiler.calibration import BINS, Calibration
+from signmask.compiler.calibration import Calibration
 from signmask.compiler.graph import (
     AttentionOp,
     EncodingOp,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from signmask.compiler.errors import CompileError
-from signmask.compiler.synthetic import is_absent
+from signmask.compiler.synthetic import absent, is_absent
 
 MULTIPLIER_BITS = 15
 CLIPS = np.linspace(0.6, 1.0, 21)
@@ -52,6 +52,16 @@ def optimal_scale(weight: np.ndarray) -> np.ndarray:
         now = ((rounded - exact) ** 2).sum(1)
         best, error = np.where(now < error, scale, best), np.minimum(now, error)
     return best
+
+
+def spread_inputs(weight: np.ndarray, copies: int) -> np.ndarray:
+    """Weights (out, in, kernel, kernel) for `copies` of the inputs, one after the other."""
+    if copies == 1:
+        return weight
+    if is_absent(weight):
+        out, channels, *kernel = weight.shape
+        return absent((out, copies * channels, *kernel))
+    return np.tile(weight, (1, copies, 1, 1))
 
 
 def quantise_weight(
@@ -129,12 +139,9 @@ def _estimated_clip(weight: np.ndarray, top: np.ndarray) -> np.ndarray:
 def _codes(weight: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """int8 codes (out, n), their int64 sums (out,), and the largest sum of magnitudes of a row."""
     codes, sums, largest = np.zeros(weight.shape, np.int8), np.zeros(len(weight), np.int64), 0
+    step = scale[:, None].astype(np.float64 if weight.size <= SEARCHED else np.float32)
     for part, rows in _blocks(weight):
-        exact = (
-            rows / scale[part, None]
-            if weight.size <= SEARCHED
-            else rows / np.float32(scale[part, None])
-        )
+        exact = rows / step[part]
         np.rint(exact, out=exact)
         np.clip(exact, -127, 127, out=exact)
         codes[part] = exact
