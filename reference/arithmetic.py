@@ -129,7 +129,7 @@ def segment_index(z: Tensor, breaks: Tensor) -> Tensor:
     """Number of breaks <= z; `breaks` is (n,), ascending."""
     if breaks.numel() == 0:
         return torch.zeros_like(z)
-    return torch.bucketize(z, breaks, right=True)
+    return torch.bucketize(z.contiguous(), breaks, right=True)
 
 
 def activation_code(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +16,9 @@ from signmask.hw.spec.network import (
     Linear,
     Network,
     Norm,
+    Product,
     Stream,
+    TokenNorm,
 )
 
 CODE_DEVIATION = 40  # typical standard deviation of codes
@@ -39,6 +43,7 @@ class NetworkBuilder:
         self.sources: dict[str, CodeSource] = {}
         self.linears: dict[str, Linear] = {}
         self.attentions: dict[str, Attention] = {}
+        self.products: dict[str, Product] = {}
         self.order: list[str] = []
         self.deviation = CODE_DEVIATION << knobs.grid_bits  # of a stream, in grid steps
 
@@ -58,8 +63,9 @@ class NetworkBuilder:
 
     def stream(
         self, name: str, channels: int, height: int, width: int, adds: tuple[str, ...] = (),
-        bits: int = 16,
+        bits: int = 16, offset: bool = False,
     ) -> str:  # fmt: skip
+        """`offset`: a constant that varies over positions is part of it."""
         bias = self.rng.normal(0, 0.2, channels)
         walk = np.cumsum(self.rng.normal(0, 0.03, (self.steps, channels)), 0)
         table = self._put(f"{name}.table", (bias + walk) * self.deviation, np.int32)
@@ -67,11 +73,15 @@ class NetworkBuilder:
         self.streams[name] = Stream(
             name, channels, height, width, 1 / self.deviation, table, adds, bits, delta_bits
         )
+        if offset:
+            values = self.rng.normal(0, 0.5 * self.deviation, (height * width, channels))
+            key = self._put(f"{name}.offset", values, np.int32)
+            self.streams[name] = replace(self.streams[name], offset=key)
         return name
 
     def linear(
         self, name: str, source: str, out: str = "", channels: int = 0, kernel: int = 3,
-        stride: int = 1, padding: int | None = None, upsample: int = 1,
+        stride: int = 1, padding: int | None = None, upsample: int = 1, groups: int = 1,
     ) -> str:  # fmt: skip
         given = self.encodings.get(source) or self.sources[source]
         padding = kernel // 2 if padding is None else padding
@@ -80,8 +90,9 @@ class NetworkBuilder:
             channels, height, width = stream.channels, stream.height, stream.width
         else:
             height, width = given.height, given.width
-        taps = kernel * kernel * given.channels
-        weight = self.rng.normal(0, 30, (channels, kernel, kernel, given.channels))
+        inputs = given.channels // groups
+        taps = kernel * kernel * inputs
+        weight = self.rng.normal(0, 30, (channels, kernel, kernel, inputs))
         weight = np.clip(np.rint(weight), -127, 127)
         self._put(f"{name}.weight", weight, np.int8)
         folded = given.zero * weight.sum((1, 2, 3))
@@ -99,25 +110,37 @@ class NetworkBuilder:
             self._put("output_table", np.tile(-folded * scale, (self.steps, 1)), np.float64)
         self.linears[name] = Linear(
             name, source, out, f"{name}.weight", multiplier, shift, kernel, stride, padding,
-            upsample, channels, height, width, height * width * channels * taps,
+            upsample, channels, height, width, height * width * channels * taps, groups,
         )  # fmt: skip
         self.order.append(name)
         return name
 
     def encoding(
         self, name: str, streams: tuple[str, ...], groups: int = 0, activation: str = "",
-        stat_shift: int = 0,
+        stat_shift: int = 0, token: Literal["", "layer", "rms"] = "", changing: bool = False,
+        factor: bool = False,
     ) -> str:  # fmt: skip
-        """`groups` 0: no norm. `activation`: "" (one segment), "relu" or "silu"."""
+        """`groups` 0: no norm. `activation`: "" (one segment), "relu" or "silu". `token`: a norm of
+        each position. `changing`: scale and bias, or gain and offset, have a row for each step.
+        `factor`: of a product."""
         first = self.streams[streams[0]]
         channels = sum(self.streams[s].channels for s in streams)
-        norm, z_unit = None, self.deviation
+        norm, token_norm, z_unit, gain = None, None, self.deviation, 2.0**Z_SHIFT
+        rows = (self.steps, channels) if changing else (channels,)
         if groups:
-            norm = self._norm(name, first, channels, groups, stat_shift)
+            norm = self._norm(name, first, channels, groups, stat_shift, rows)
             z_unit = 1 << Z_FRACTION
         else:
-            self._put(f"{name}.a", 2.0**Z_SHIFT * self.rng.uniform(0.9, 1.1, channels))
-            self._put(f"{name}.b", 2.0**Z_SHIFT * self.rng.normal(0, z_unit / 20, channels))
+            if token:
+                z_unit = 1 << Z_FRACTION
+                epsilon = round(1e-5 * (channels * self.deviation) ** 2 / 4**stat_shift)
+                shift = 54 + stat_shift - 20
+                token_norm = TokenNorm(
+                    channels, max(1, epsilon), stat_shift, shift, centred=token == "layer"
+                )
+                gain *= z_unit * channels / 2.0**20
+            self._put(f"{name}.a", gain * self.rng.uniform(0.9, 1.1, rows))
+            self._put(f"{name}.b", 2.0**Z_SHIFT * self.rng.normal(0, z_unit / 20, rows))
         unit = ACTIVATION_UNIT if activation else 1 / CODE_DEVIATION
         zero = -100 if activation else int(self.rng.integers(-6, 6))
         breaks, slopes, intercepts = _segments(activation, self.knobs.mask_bits)
@@ -128,15 +151,19 @@ class NetworkBuilder:
             name, streams, channels, first.height, first.width, unit, zero, Z_SHIFT, CODE_SHIFT,
             f"{name}.breaks", f"{name}.slopes", f"{name}.intercepts", norm,
             "" if groups else f"{name}.a", "" if groups else f"{name}.b",
-            mode=self.knobs.dataflow, reason="whole network",
+            mode=self.knobs.dataflow, reason="whole network", token_norm=token_norm,
         )  # fmt: skip
+        self.encodings[name] = placed(self.encodings[name], self.knobs, factor, self.tensors)
         self.order.append(name)
         return name
 
-    def _norm(self, name: str, first: Stream, channels: int, groups: int, stat_shift: int) -> Norm:
+    def _norm(
+        self, name: str, first: Stream, channels: int, groups: int, stat_shift: int,
+        rows: tuple[int, ...],
+    ) -> Norm:  # fmt: skip
         rng, steps, repeat = self.rng, self.steps, channels // groups
         count = repeat * first.height * first.width
-        gamma, beta = rng.uniform(0.7, 1.3, channels), rng.normal(0, 0.2, channels)
+        gamma, beta = rng.uniform(0.7, 1.3, rows), rng.normal(0, 0.2, rows)
         gain_fraction, unit = 12, 2.0 ** (Z_FRACTION + Z_SHIFT)
         spread = np.exp(np.cumsum(rng.normal(0, 0.03, (steps, groups)), 0))
         mean = np.cumsum(rng.normal(0, self.deviation / 50, (steps, groups)), 0)
@@ -153,8 +180,20 @@ class NetworkBuilder:
             cal_b=self._put(f"{name}.cal_b", beta * unit - a * np.repeat(mean, repeat, 1)),
         )  # fmt: skip
 
-    def attention(self, name: str, q: str, k: str, v: str, out: str, heads: int) -> str:
-        """`out` becomes a code source shaped like the stream q."""
+    def product(self, name: str, a: str, b: str, out: str) -> str:
+        """`out` becomes a code source shaped like the encoding a."""
+        encoding = self.encodings[a]
+        self.source(out, encoding.channels, encoding.height, encoding.width, zero=-2)
+        self.products[name] = Product(name, a, b, out, 9000, 19)
+        self.order.append(name)
+        return out
+
+    def attention(
+        self, name: str, q: str, k: str, v: str, out: str, heads: int, rows: int = 0,
+        tokens: int = 0,
+    ) -> str:  # fmt: skip
+        """`out` becomes a code source shaped like the stream q. With `rows`, keys and values are
+        constants of that many images and `tokens` tokens."""
         stream = self.streams[q]
         self.source(out, stream.channels, stream.height, stream.width, zero=3)
         shift = 12 + self.knobs.grid_bits
@@ -163,6 +202,16 @@ class NetworkBuilder:
             name, q, k, v, out, heads, 4096, shift, 4000, shift, 4200, shift,
             round(46 / (dimension * CODE_DEVIATION**2) * 2**20), 20, 12000, 13 + 15,
         )  # fmt: skip
+        if rows:
+            shape = (rows, tokens, stream.channels)
+            keys, values = (
+                self._put(
+                    f"{name}.{key}", np.clip(self.rng.normal(0, 40, shape), -127, 127), np.int8
+                )
+                for key in ("keys", "values")
+            )
+            item = replace(self.attentions[name], k="", v="", keys=keys, values=values)
+            self.attentions[name] = item
         self.order.append(name)
         return out
 
@@ -170,9 +219,20 @@ class NetworkBuilder:
         network = Network(
             self.name, self.steps, tuple(range(10 * self.steps, 0, -10)), next(iter(self.sources)),
             "output_scale", "output_table", tuple(self.order), self.knobs, self.streams,
-            self.encodings, self.sources, self.linears, self.attentions,
+            self.encodings, self.sources, self.linears, self.attentions, self.products,
         )  # fmt: skip
         return network, self.tensors
+
+
+def placed(
+    encoding: Encoding, knobs: Knobs, factor: bool, tensors: Mapping[str, np.ndarray]
+) -> Encoding:
+    """The encoding in the mode that the dataflow, and what it does, leave."""
+    flow = knobs.dataflow
+    changing = encoding.affine_a and tensors[encoding.affine_a].ndim == 2
+    if flow == "mask" and (encoding.token_norm or changing):
+        flow = "restore"
+    return replace(encoding, mode="dense" if factor else flow)
 
 
 def _segments(activation: str, mask_bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -258,7 +318,57 @@ def unet(
     return b.build()
 
 
-NETWORKS = {"minimal": minimal, "residual": residual, "unet": unet}
+def transformer(
+    seed: int = 0, knobs: Knobs | None = None, steps: int = 4, size: int = 4, rows: int = 1,
+) -> Built:  # fmt: skip
+    """Layer and RMS norms, constants per step, a position embedding, self-attention and
+    cross-attention, a gated unit, grouped and depthwise operators, a group norm with a gain per
+    step."""
+    b = NetworkBuilder("transformer", seed, steps, knobs or Knobs())
+    tokens = size * size
+    b.source("input", 4, size, size)
+    b.stream("stem", 32, size, size, offset=True)
+    b.linear("conv_in", "input", "stem")
+    b.encoding("ada", ("stem",), token="layer", changing=True)
+    for part in "qkv":
+        b.stream(part, 32, 1, tokens)
+        b.linear(f"to_{part}", "ada", part, kernel=1)
+    b.attention("attend", "q", "k", "v", "attended", heads=2)
+    b.stream("self", 32, size, size)
+    b.linear("to_out", "attended", "self", kernel=1)
+    b.encoding("gate", ("self",), changing=True)
+    b.stream("gated", 32, size, size, adds=("stem",))
+    b.linear("diagonal", "gate", "gated", kernel=1, groups=32)
+    b.encoding("layer", ("gated",), token="layer")
+    b.stream("queries", 32, 1, tokens)
+    b.linear("to_queries", "layer", "queries", kernel=1)
+    b.attention("cross", "queries", "", "", "crossed", heads=2, rows=rows, tokens=7)
+    b.stream("after", 32, size, size, adds=("gated",))
+    b.linear("from_cross", "crossed", "after", kernel=1)
+    b.encoding("rms", ("after",), token="rms", stat_shift=1)
+    b.stream("left", 40, size, size)
+    b.linear("to_left", "rms", "left", kernel=1)
+    b.stream("right", 40, size, size)
+    b.linear("to_right", "rms", "right", kernel=1)
+    b.encoding("value", ("left",), factor=True)
+    b.encoding("gelu", ("right",), activation="silu", factor=True)
+    b.product("glu", "value", "gelu", "unit")
+    b.stream("fed", 32, size, size, adds=("after",))
+    b.linear("from_unit", "unit", "fed", kernel=1)
+    b.encoding("scaled", ("fed",), groups=4, activation="silu", changing=True)
+    b.stream("grouped", 48, size, size)
+    b.linear("conv_grouped", "scaled", "grouped", groups=2)
+    b.encoding("act", ("grouped", "fed"), groups=5, activation="silu")
+    b.stream("depth", 80, size, size)
+    b.linear("conv_depth", "act", "depth", groups=80)
+    b.encoding("act_out", ("depth",), groups=4, activation="relu")
+    b.linear("conv_out", "act_out", channels=4)
+    return b.build()
+
+
+NETWORKS = {
+    "minimal": minimal, "residual": residual, "unet": unet, "transformer": transformer,
+}  # fmt: skip
 
 
 def with_knobs(built: Built, **knobs: object) -> Built:
@@ -266,11 +376,13 @@ def with_knobs(built: Built, **knobs: object) -> Built:
     grid_bits); encodings follow the dataflow."""
     network, tensors = built
     chosen = replace(network.knobs, **knobs)  # type: ignore[arg-type]
-    flow = chosen.dataflow
+    flow, factors = chosen.dataflow, network.multiplied()
     return replace(
         network,
         knobs=chosen,
-        encodings={n: replace(e, mode=flow) for n, e in network.encodings.items()},
+        encodings={
+            n: placed(e, chosen, n in factors, tensors) for n, e in network.encodings.items()
+        },
         sources={
             n: replace(s, mode="dense" if flow == "dense" else "restore")
             for n, s in network.sources.items()

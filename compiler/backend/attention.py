@@ -20,8 +20,8 @@ class AttentionEmitter:
         self.context, self.attention = context, attention
         layout = context.layout
         self.stream = layout.network.streams[attention.q]
-        keys = layout.network.streams[attention.k]
-        self.queries, self.keys = layout.positions(self.stream), layout.positions(keys)
+        self.queries = layout.positions(self.stream)
+        self.rows, self.keys = layout.key_shape(attention)
         self.channels = self.stream.channels // attention.heads
         if self.channels % layout.group:
             raise CompileError(
@@ -86,7 +86,7 @@ class AttentionEmitter:
         words = layout.planes(self.stream.channels) * layout.plane_words(self.stream)
         query = context.allocate("input", words, f"queries of '{item.name}'")
         if context.masked:
-            for name in (item.q, item.k, item.v):
+            for name in item.streams:
                 self._read(name)
             context.builder.emit(
                 "LOAD_CODES",
@@ -98,10 +98,11 @@ class AttentionEmitter:
                 writes=[query],
             )  # fmt: skip
             return query
-        for name, multiplier, shift in (
+        others = (
             (item.k, item.k_multiplier, item.k_shift),
             (item.v, item.v_multiplier, item.v_shift),
-        ):
+        )
+        for name, multiplier, shift in () if item.keys else others:
             plane_words = layout.plane_words(layout.network.streams[name])
             for chunk, block in self._codes(name, multiplier, shift):
                 region = f"codes/{name}"
@@ -122,16 +123,17 @@ class AttentionEmitter:
         return query
 
     def _load(self, name: str, image: int, head: int, words: int, transpose: int) -> Block:
-        """One head's key or value codes as weights."""
+        """One head's key or value codes, those of a stream or constant ones, as weights."""
         context, layout = self.context, self.context.layout
         block = context.allocate("weight", words, f"operands of '{self.attention.name}'")
         word_bytes = layout.group
-        offset = (head * self.planes * layout.batch + image) * self.keys * word_bytes
+        row = image % self.rows
+        offset = (head * self.planes * self.rows + row) * self.keys * word_bytes
         context.builder.emit(
             "LOAD_KEYS",
             {
                 "address": layout.address(f"codes/{name}") + offset,
-                "plane_stride": layout.batch * self.keys * word_bytes, "tokens": self.keys,
+                "plane_stride": self.rows * self.keys * word_bytes, "tokens": self.keys,
                 "planes": self.planes, "weight": block.start, "transpose": transpose,
             },
             reads=[context.memory(f"codes/{name}")],
@@ -160,7 +162,7 @@ class AttentionEmitter:
         context, layout, item = self.context, self.context.layout, self.attention
         columns = layout.config.columns
         blocks = -(-self.keys // columns)
-        keys = self._load(item.k, image, head, blocks * self.planes, transpose=0)
+        keys = self._load(item.keys or item.k, image, head, blocks * self.planes, transpose=0)
         written = -(-blocks * columns // layout.group)
         scores = context.allocate("accumulator", written * self.queries, f"scores of '{item.name}'")
         stride = layout.batch * self.queries
@@ -189,7 +191,7 @@ class AttentionEmitter:
         context, layout, item = self.context, self.context.layout, self.attention
         blocks = -(-self.channels // layout.config.columns)
         key_planes = layout.planes(self.keys)
-        values = self._load(item.v, image, head, blocks * key_planes, transpose=1)
+        values = self._load(item.values or item.v, image, head, blocks * key_planes, transpose=1)
         written = -(-blocks * layout.config.columns // layout.group)
         product = context.allocate(
             "accumulator", written * self.queries, f"product of '{item.name}'"

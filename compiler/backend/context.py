@@ -181,6 +181,11 @@ class Context:
         )  # fmt: skip
         return block
 
+    def load_rows(self, region: str, words: int) -> Block:
+        """Load 8-byte constants that may have a row for each step."""
+        stride = self.layout.row_stride(region)
+        return self.load_parameters(region, words, 8, Step.NOW if stride else Step.NONE, stride)
+
     def load_raw(
         self, region: str, first_word: int, target: Block, entry_bytes: int, kind: Traffic
     ) -> None:
@@ -263,17 +268,21 @@ class Context:
             fields, source, target = self._pending.pop(0)
             self.builder.emit("LOAD_OUTLIERS", fields, reads=[source, target], writes=[target])
 
-    def fetch(self, stream: Stream, chunk: Chunk) -> tuple[Block, bool]:
-        """Accumulator words of a chunk (dy in a mask step, else y): resident, or loaded into a
-        temporary block (True) that the caller frees."""
+    def raw_resident(self, stream: Stream) -> bool:
+        """Whether y of a stream is in the accumulator scratchpad."""
+        return not self.masked and stream.name in self.resident
+
+    def fetch(self, stream: Stream, chunk: Chunk, raw: bool = False) -> tuple[Block, bool]:
+        """Accumulator words of a chunk (in a mask step dy, or y if `raw`; else y): resident, or
+        loaded into a temporary block (True) that the caller frees."""
         words = self.layout.plane_words(stream)
-        if stream.name in self.resident:
+        if stream.name in self.resident and not (raw and self.masked):
             block = self.resident[stream.name]
             return block.part(chunk.first * words, chunk.planes * words), False
         target = self.allocate(
             "accumulator", chunk.planes * words, f"stream '{stream.name}' read again"
         )
-        if self.masked:
+        if self.masked and not raw:
             fields, source = self.delta_location(stream, chunk)
             self.load_deltas(fields, source, target, Traffic.SPILLS)
             self.load_outliers(limit=0)

@@ -11,7 +11,7 @@ def boundary_descriptor(layout: Layout, encoding: Encoding, chunk_words: dict[st
     """Fill the BOUNDARY descriptor of an encoding."""
     network, name = layout.network, encoding.name
     knobs = network.knobs
-    masked = knobs.dataflow == "mask"
+    masked = encoding.mode == "mask"
     values: dict[str, int] = {
         "source": layout.source_number[name], "images": layout.batch,
         "positions": layout.positions(encoding), "planes": sum(layout.encoding_planes(encoding)),
@@ -30,6 +30,7 @@ def boundary_descriptor(layout: Layout, encoding: Encoding, chunk_words: dict[st
             values[key] = getattr(norm, key)
         values["norm_gain"] = layout.address(f"gain_table/{name}")
         values["norm_offset"] = layout.address(f"offset/{name}")
+        values["norm_stride"] = layout.row_stride(f"gain_table/{name}")
         values["cal_stride"] = values["planes"] * layout.group * 8
         for key in ("cal_mean", "cal_inverse", "cal_sigma"):
             values[key] = layout.address(f"{key}/{name}")

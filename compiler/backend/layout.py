@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from signmask.compiler.backend.grouping import Run, channel_places, runs
 from signmask.compiler.errors import CompileError
 from signmask.hw.spec import isa
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.memory_map import MemoryMap
-from signmask.hw.spec.network import CodeSource, Encoding, Linear, Network, Stream
+from signmask.hw.spec.network import Attention, CodeSource, Encoding, Linear, Network, Stream
 
 UNUSED_BREAK = 1 << 40
 CORRECTION_WIDE_BYTES = 2
@@ -38,8 +39,11 @@ class Layout:
         self.group = config.group
         self.map = MemoryMap()
         self._content: dict[str, np.ndarray] = {}
+        self._strides: dict[str, int] = {}
         names = sorted([*network.encodings, *network.sources])
         self.source_number = {name: i for i, name in enumerate(names)}
+        self.factors = network.multiplied()
+        self._runs: dict[str, tuple[Run, ...]] = {}
         self.stream_number = {name: i for i, name in enumerate(sorted(network.streams))}
         self._constants()
         self._state()
@@ -87,9 +91,36 @@ class Layout:
         """Column blocks of `planes` output planes."""
         return -(-planes * self.group // self.config.columns)
 
-    def linear_words(self, linear: Linear) -> int:
-        """Weight words of one column block."""
-        return linear.kernel**2 * self.operand_planes(linear.source)
+    def block_planes_of(self, blocks: int) -> int:
+        """Planes that some column blocks, starting with a plane, fill or begin to fill."""
+        return -(-blocks * self.config.columns // self.group)
+
+    def parts(self, source: str) -> tuple[int, ...]:
+        """Channels of the concatenated tensors of an encoding or source."""
+        if source in self.network.encodings:
+            streams = self.network.encodings[source].streams
+            return tuple(self.network.streams[s].channels for s in streams)
+        return (self.network.sources[source].channels,)
+
+    def runs(self, linear: Linear) -> tuple[Run, ...]:
+        """Column blocks of a linear operator by the planes that they read."""
+        if linear.name not in self._runs:
+            self._runs[linear.name] = runs(
+                linear.out_channels, linear.groups, self.parts(linear.source), self.group,
+                self.config.columns, self.blocks(self.output_planes(linear.out_channels)),
+            )  # fmt: skip
+        return self._runs[linear.name]
+
+    def key_shape(self, attention: Attention) -> tuple[int, int]:
+        """(rows, tokens) of keys and values: a row for each image, or one for all."""
+        if attention.keys:
+            rows, tokens, _ = self.tensors[attention.keys].shape
+            return rows, tokens
+        return self.batch, self.positions(self.network.streams[attention.k])
+
+    def row_stride(self, region: str) -> int:
+        """Bytes between the rows of a table of constants, 0 where one row serves all steps."""
+        return self._strides.get(region, 0)
 
     def record_words(self) -> int:
         """Parameter words of a norm record."""
@@ -126,6 +157,12 @@ class Layout:
         record[: len(isa.NORM_RECORD)] = isa.pack_descriptor(isa.NORM_RECORD, picked)
         self._content[name] = record
 
+    def _put_rows(self, name: str, array: np.ndarray, steps: bool) -> None:
+        """A table of constants, (steps, ...) if `steps`."""
+        self._put(name, "tables", array)
+        if steps:
+            self._strides[name] = array[0].nbytes
+
     def _put(self, name: str, kind: str, array: np.ndarray) -> None:
         self.map.allocate(name, kind, array.nbytes)
         self._content[name] = array
@@ -160,12 +197,42 @@ class Layout:
             self._put(f"table/{stream.name}", "tables", table)
             self.map.allocate(f"descriptor/{stream.name}", "descriptor", 8 * len(isa.STREAM_FIELDS))
             self._content[f"descriptor/{stream.name}"] = np.zeros(0, np.uint8)
+            if stream.offset:
+                self._put(f"offset/{stream.name}", "tables", self._offset(stream))
         for encoding in self.network.encodings.values():
             self._encoding_constants(encoding)
+        for attention in self.network.attentions.values():
+            for key in filter(None, (attention.keys, attention.values)):
+                self._put(f"codes/{key}", "tables", self._keys(self.tensors[key]))
+
+    def _offset(self, stream: Stream) -> np.ndarray:
+        """[plane][image][position][lane] int32 of a constant that all images share."""
+        planes = self.planes(stream.channels)
+        padded = self._pad(self.tensors[stream.offset], planes, np.int32)
+        split = padded.reshape(-1, planes, self.group).transpose(1, 0, 2)[:, None]
+        shape = (planes, self.batch, *split.shape[2:])
+        return np.ascontiguousarray(np.broadcast_to(split, shape))
+
+    def _keys(self, codes: np.ndarray) -> np.ndarray:
+        """[plane][row][token][lane] int8 of constant keys or values."""
+        rows, tokens, channels = codes.shape
+        if rows not in (1, self.batch):
+            raise CompileError(
+                f"the conditions are those of {rows} images and the batch is {self.batch}; compile "
+                f"with --batch {rows}, or with one condition for all images."
+            )
+        padded = self._pad(codes, self.planes(channels), np.int8)
+        split = padded.reshape(rows, tokens, -1, self.group).transpose(2, 0, 1, 3)
+        return np.ascontiguousarray(split)
 
     def _packed_weights(self, linear: Linear) -> np.ndarray:
-        """[block][ky][kx][plane][column][lane] int8, operands padded like the parts."""
+        """[block][ky][kx][plane][column][lane] int8, operands padded like the parts; of a grouped
+        operator the planes that the block reads."""
         weight = self.tensors[linear.weight]
+        if linear.groups > 1:
+            return np.concatenate(
+                [self._packed_run(linear, weight, run).reshape(-1) for run in self.runs(linear)]
+            )
         source = linear.source
         if source in self.network.encodings:
             padded = self._pad_parts(weight, self.network.encodings[source], np.int8)
@@ -176,6 +243,21 @@ class Layout:
         full = np.zeros((blocks * self.config.columns, *padded.shape[1:]), np.int8)
         full[:out] = padded
         split = full.reshape(blocks, self.config.columns, kernel, kernel, -1, self.group)
+        return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
+
+    def _packed_run(self, linear: Linear, weight: np.ndarray, run: Run) -> np.ndarray:
+        """Weights of column blocks that read the same planes."""
+        columns, kernel = self.config.columns, linear.kernel
+        first = run.first * columns
+        rows = weight[first : first + run.blocks * columns]
+        full = np.zeros((run.blocks * columns, kernel, kernel, run.planes * self.group), np.int8)
+        places = channel_places(self.parts(linear.source), self.group) - run.low * self.group
+        inputs = weight.shape[3]
+        group = (first + np.arange(len(rows))) // (linear.out_channels // linear.groups)
+        index = places[group[:, None] * inputs + np.arange(inputs)]
+        taps = np.broadcast_to(index[:, None, None], rows.shape)
+        np.put_along_axis(full[: len(rows)], taps, rows, axis=3)
+        split = full.reshape(run.blocks, columns, kernel, kernel, -1, self.group)
         return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
 
     def _encoding_constants(self, encoding: Encoding) -> None:
@@ -195,8 +277,10 @@ class Layout:
         if encoding.norm:
             norm = encoding.norm
             for key, region in NORM_TABLES:
-                array = self._pad_parts(tensors[getattr(norm, key)], encoding, np.int64)
-                self._put(f"{region}/{encoding.name}", "tables", array)
+                table = tensors[getattr(norm, key)]
+                array = self._pad_parts(table, encoding, np.int64)
+                rows = key in ("gain", "offset") and table.ndim == 2
+                self._put_rows(f"{region}/{encoding.name}", array, rows)
             record = f"norm_record/{encoding.name}"
             self.map.allocate(record, "descriptor", 8 * self.record_words() * self.group)
             self._content[record] = np.zeros(0, np.uint8)
@@ -206,9 +290,9 @@ class Layout:
                     tensors[getattr(norm, key)].astype(np.int64),
                 )  # fmt: skip
         else:
-            a = self._pad_parts(tensors[encoding.affine_a], encoding, np.int64)
-            b = self._pad_parts(tensors[encoding.affine_b], encoding, np.int64)
-            self._put(f"affine/{encoding.name}", "tables", self._interleave(a, b))
+            a, b = np.broadcast_arrays(tensors[encoding.affine_a], tensors[encoding.affine_b])
+            a, b = (self._pad_parts(x, encoding, np.int64) for x in (a, b))
+            self._put_rows(f"affine/{encoding.name}", self._interleave(a, b), a.ndim == 2)
             self._put(f"cal_a/{encoding.name}", "tables", a)
             self._put(f"cal_b/{encoding.name}", "tables", b)
         name = f"descriptor/{encoding.name}"
@@ -216,8 +300,9 @@ class Layout:
         self._content[name] = np.zeros(0, np.uint8)
 
     def _interleave(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Words A, B of each plane in turn."""
-        return np.stack([a.reshape(-1, self.group), b.reshape(-1, self.group)], axis=1)
+        """Words A, B of each plane in turn, (..., planes, 2, n)."""
+        shape = (*a.shape[:-1], -1, self.group)
+        return np.stack([a.reshape(shape), b.reshape(shape)], axis=-2)
 
     def _state(self) -> None:
         """Regions that steps write."""
@@ -244,17 +329,19 @@ class Layout:
                 )
                 self.map.allocate(f"sums/{stream.name}", "state", planes * self.batch * 16 * group)
         for attention in self.network.attentions.values():
-            for name in (attention.q, attention.k, attention.v):
+            for name in attention.streams:
                 stream = self.network.streams[name]
                 words = self.planes(stream.channels) * self.plane_words(stream)
                 self.map.allocate(f"codes/{name}", "codes", words * group)
         for name in self.network.sources:
             self.map.allocate(f"x/{name}", "state", self.operand_words(name) * group)
         for encoding in self.network.encodings.values():
+            if encoding.name in self.factors:
+                continue
             words = self.operand_words(encoding.name)
-            if knobs.dataflow == "restore":
+            if encoding.mode == "restore":
                 self.map.allocate(f"x/{encoding.name}", "state", words * group)
-            elif knobs.dataflow == "mask":
+            elif encoding.mode == "mask":
                 self._mask_state(encoding, words)
         if knobs.dataflow == "restore":
             for linear in self.network.linears.values():

@@ -8,6 +8,7 @@ from signmask.compiler.backend.attention import AttentionEmitter
 from signmask.compiler.backend.context import Context, Phase
 from signmask.compiler.backend.encodings import EncodingEmitter, emit_prepare, emit_source
 from signmask.compiler.backend.layout import Layout
+from signmask.compiler.backend.products import emit_product
 from signmask.compiler.backend.streams import StreamEmitter, emit_output, emit_update_stream
 from signmask.compiler.errors import CompileError
 from signmask.hw.spec.isa import Instruction, Traffic
@@ -18,9 +19,10 @@ LOOKAHEAD = 4  # stages that the near-data engine prepares boundaries ahead of t
 
 @dataclass(frozen=True)
 class Stage:
-    """One entry of the plan: a stream to produce, an attention to run, or the output."""
+    """One entry of the plan: a stream to produce, an attention or product to run, or the
+    output."""
 
-    kind: str  # "stream", "attention" or "output"
+    kind: str  # "stream", "attention", "product" or "output"
     name: str
 
 
@@ -48,6 +50,8 @@ def plan(network: Network) -> list[Stage]:
                     produce(stream)
         elif name in network.attentions:
             stages.append(Stage("attention", name))
+        elif name in network.products:
+            stages.append(Stage("product", name))
         elif name in network.linears:
             out = network.linears[name].out
             if not out:
@@ -66,8 +70,11 @@ class PhaseEmitter:
         self.context = Context(layout, phase, must_store)
         self.network = layout.network
         self.stages = plan(self.network)
-        self.consumers = {name: self._consumers(name) for name in self._sources()}
-        self.context.next_use = {name: self._uses(name) for name in self.network.streams}
+        self.written: dict[str, list[Linear]] = {name: [] for name in ("", *self.network.streams)}
+        for linear in self.network.linears.values():
+            self.written[linear.out].append(linear)
+        self.consumers = self._consumers()
+        self.context.next_use = self._uses()
         self.encoded: set[str] = set()
         self.prepared: set[str] = set()
         self.updated: set[str] = set()
@@ -75,39 +82,55 @@ class PhaseEmitter:
             name: sum(name in e.streams for e in self.network.encodings.values() if e.norm)
             for name in self.network.streams
         }
-        largest = max(layout.operand_words(name) for name in self._sources())
-        self.reserve = largest
+        self.reserve = max(layout.operand_words(name) for name in self._sources())
+        self.attended = {s for a in self.network.attentions.values() for s in a.streams}
+        self.readers: dict[str, list[Encoding]] = {name: [] for name in self.network.streams}
+        self.in_order = self._encodings_in_order()
+        for encoding in self.in_order:
+            for name in encoding.streams:
+                self.readers[name].append(encoding)
 
     def _sources(self) -> list[str]:
         return [*self.network.encodings, *self.network.sources]
 
     def _linears(self, stage: Stage) -> list[Linear]:
         if stage.kind == "stream":
-            return [item for item in self.network.linears.values() if item.out == stage.name]
+            return self.written[stage.name]
         return [self.network.linears[stage.name]] if stage.kind == "output" else []
 
-    def _consumers(self, source: str) -> list[int]:
-        """Stages that use an operand."""
-        return [
-            i
-            for i, stage in enumerate(self.stages)
-            if any(linear.source == source for linear in self._linears(stage))
-        ]
-
-    def _uses(self, name: str) -> list[int]:
-        """Stages that read a stream: as an addend, for an encoding, or for attention."""
-        uses = []
+    def _consumers(self) -> dict[str, list[int]]:
+        """Stages that use each operand, or the codes of each factor."""
+        consumers: dict[str, list[int]] = {name: [] for name in self._sources()}
         for i, stage in enumerate(self.stages):
-            if stage.kind == "stream" and name in self.network.streams[stage.name].adds:
-                uses.append(i)
-            if stage.kind == "attention" and not self.context.masked:
-                item = self.network.attentions[stage.name]
-                if name in (item.q, item.k, item.v):
-                    uses.append(i)
+            used = {linear.source for linear in self._linears(stage)}
+            if stage.kind == "product":
+                product = self.network.products[stage.name]
+                used = {product.a, product.b}
+            for source in used:
+                consumers[source].append(i)
+        return consumers
+
+    def _uses(self) -> dict[str, list[int]]:
+        """Stages that read each stream, as an addend, for an encoding, or for attention: its y, in
+        a mask step its dy."""
+        uses: dict[str, list[int]] = {name: [] for name in self.network.streams}
+        for i, stage in enumerate(self.stages):
+            read: tuple[str, ...] = ()
+            if stage.kind == "stream":
+                read = self.network.streams[stage.name].adds
+            elif stage.kind == "attention" and not self.context.masked:
+                read = self.network.attentions[stage.name].streams
+            for name in read:
+                uses[name].append(i)
         for encoding in self.network.encodings.values():
-            if name in encoding.streams and self.consumers[encoding.name]:
-                uses.append(self.consumers[encoding.name][0])
-        return sorted(uses)
+            if self.consumers[encoding.name] and not self._restored(encoding):
+                for name in encoding.streams:
+                    uses[name].append(self.consumers[encoding.name][0])
+        return {name: sorted(stages) for name, stages in uses.items()}
+
+    def _restored(self, encoding: Encoding) -> bool:
+        """Whether a mask step encodes it from raw values, which the engine keeps."""
+        return self.context.masked and encoding.mode != "mask"
 
     def emit(self) -> list[Instruction]:
         """All instructions of the phase, tokens included; raises CompileError if a scratchpad is
@@ -124,6 +147,13 @@ class PhaseEmitter:
             if stage.kind == "stream":
                 produced.add(stage.name)
                 self._emit_stream(self.network.streams[stage.name], produced)
+            elif stage.kind == "product":
+                product = self.network.products[stage.name]
+                for factor in (product.a, product.b):
+                    self._restore_streams(self.network.encodings[factor])
+                emit_product(context, product)
+                for factor in (product.a, product.b):
+                    self._encoded(self.network.encodings[factor])
             elif stage.kind == "attention":
                 AttentionEmitter(context, self.network.attentions[stage.name]).emit()
             else:
@@ -136,23 +166,36 @@ class PhaseEmitter:
         """PREPARE the encodings whose operands are needed before stage `until`."""
         if not self.context.masked:
             return
-        for encoding in self._encodings_in_order():
-            if self.consumers[encoding.name][0] < until:
-                self._prepare_now(encoding)
+        for encoding in self.in_order:
+            if self.consumers[encoding.name][0] >= until:
+                break
+            self._prepare_now(encoding)
 
     def _prepare_now(self, encoding: Encoding) -> None:
-        """PREPARE an encoding unless that was done."""
+        """PREPARE an encoding unless that was done or is not needed."""
         if self.context.masked and encoding.name not in self.prepared:
             self.prepared.add(encoding.name)
-            emit_prepare(self.context, encoding)
+            if not self._restored(encoding):
+                emit_prepare(self.context, encoding)
+
+    def _restore_streams(self, encoding: Encoding) -> None:
+        """Bring the raw values that an encoding is restored from up to date in memory."""
+        if not self._restored(encoding):
+            return
+        for name in encoding.streams:
+            for reader in self.readers[name]:
+                self._prepare_now(reader)
+            if name not in self.updated:
+                self.updated.add(name)
+                emit_update_stream(self.context, self.network.streams[name])
 
     def _update(self, produced: set[str]) -> None:
         """UPDATE the streams that no PREPARE of this step will read any more."""
         if not self.context.masked:
             return
         for name in sorted(produced - self.updated):
-            readers = {e.name for e in self._encodings_in_order() if name in e.streams}
-            if readers <= self.prepared and not self._read_by_attention(name):
+            readers = {e.name for e in self.readers[name]}
+            if readers <= self.prepared and name not in self.attended:
                 self.updated.add(name)
                 emit_update_stream(self.context, self.network.streams[name])
 
@@ -176,6 +219,7 @@ class PhaseEmitter:
             raise CompileError(f"operand '{source}' is used before it is produced.")
         encoding = self.network.encodings[source]
         self._prepare_now(encoding)
+        self._restore_streams(encoding)
         emitter = EncodingEmitter(self.context, encoding)
         for part in range(len(encoding.streams)):
             emitter.part(part)
@@ -183,12 +227,16 @@ class PhaseEmitter:
 
     def _finish(self, emitter: EncodingEmitter) -> None:
         emitter.finish()
-        self.encoded.add(emitter.encoding.name)
-        first = self.consumers[emitter.encoding.name][0]
-        for name in emitter.encoding.streams:
-            self.context.used(name, first)
-        if emitter.encoding.norm and not self.context.masked:
-            for name in emitter.encoding.streams:
+        self._encoded(emitter.encoding)
+
+    def _encoded(self, encoding: Encoding) -> None:
+        """Release what an encoding that is done no longer reads."""
+        self.encoded.add(encoding.name)
+        if not self._restored(encoding):
+            for name in encoding.streams:
+                self.context.used(name, self.consumers[encoding.name][0])
+        if encoding.norm and not self.context.masked:
+            for name in encoding.streams:
                 self.sum_uses[name] -= 1
                 if not self.sum_uses[name]:
                     self.context.free(self.context.sums.pop(name))
@@ -198,8 +246,9 @@ class PhaseEmitter:
         and for the largest operand besides."""
         ready = []
         room = self.context.pads["input"].largest_gap() - self.reserve
-        for encoding in self._encodings_in_order():
-            if encoding.name in self.encoded or name not in encoding.streams:
+        for encoding in self.readers[name]:
+            later = encoding.name in self.encoded or encoding.name in self.context.layout.factors
+            if later or self._restored(encoding):
                 continue
             words = self.context.layout.operand_words(encoding.name)
             if set(encoding.streams) <= produced and words <= room:
@@ -231,9 +280,6 @@ class PhaseEmitter:
             for part in range(len(encoding.streams)):
                 emitter.part(part)
             self._finish(emitter)
-
-    def _read_by_attention(self, name: str) -> bool:
-        return any(name in (a.q, a.k, a.v) for a in self.network.attentions.values())
 
     def _release(self, stage: int) -> None:
         """Free operands whose last consumer was this stage."""

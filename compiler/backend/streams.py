@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from signmask.compiler.backend.context import Chunk, Context
 from signmask.compiler.backend.encodings import EncodingEmitter
+from signmask.compiler.backend.grouping import Run
 from signmask.compiler.backend.scratchpad import Block
 from signmask.compiler.errors import CompileError
 from signmask.hw.spec.isa import Step, Traffic
@@ -17,12 +18,30 @@ def emit_matmul(
 ) -> None:
     """Weights of a chunk of output planes, then its matrix product into accumulator `target`."""
     layout = context.layout
+    first, end = layout.blocks(chunk.first), layout.blocks(chunk.first + chunk.planes)
+    at = 0  # weight word of the run
+    for run in layout.runs(linear):
+        low, high = max(run.first, first), min(run.first + run.blocks, end)
+        per_block = linear.kernel**2 * run.planes
+        if low < high:
+            part = Run(low, high - low, run.low, run.planes)
+            words = at + (low - run.first) * per_block
+            plane = low * layout.config.columns // layout.group - chunk.first
+            _emit_run(context, linear, part, words, target, plane, accumulate)
+        at += run.blocks * per_block
+
+
+def _emit_run(
+    context: Context, linear: Linear, run: Run, first_word: int, target: Block, plane: int,
+    accumulate: bool,
+) -> None:  # fmt: skip
+    """Column blocks that read the same planes; their first plane is `plane` of the target."""
+    layout = context.layout
     source = layout.network.shape_of(linear.source)
-    blocks = layout.blocks(chunk.planes)
-    per_block = layout.linear_words(linear)
-    weights = context.allocate("weight", blocks * per_block, f"weights of '{linear.name}'")
+    words = run.blocks * linear.kernel**2 * run.planes
+    weights = context.allocate("weight", words, f"weights of '{linear.name}'")
     word_bytes = layout.config.columns * layout.group
-    offset = layout.blocks(chunk.first) * per_block * word_bytes
+    offset = first_word * word_bytes
     region = f"weights/{linear.name}"
     context.builder.emit(
         "LOAD_WEIGHTS",
@@ -33,25 +52,28 @@ def emit_matmul(
         reads=[context.memory(region)],
         writes=[weights],
     )  # fmt: skip
-    operand = context.operands[linear.source]
+    stride = layout.batch * linear.out_height * linear.out_width
+    filled = target.part(plane * stride, layout.block_planes_of(run.blocks) * stride)
+    whole = context.operands[linear.source]
+    plane_words = layout.plane_words(source)
+    operand = whole.part(run.low * plane_words, run.planes * plane_words)
     height, width = source.height, source.width
     if linear.kernel == linear.stride == linear.upsample == 1:
         height, width = linear.out_height, linear.out_width  # maps to token sequences are views
     context.builder.emit(
         "MATMUL",
         {
-            "input": operand.start, "input_stride": layout.plane_words(source),
+            "input": operand.start, "input_stride": plane_words,
             "images": layout.batch, "in_height": height, "in_width": width,
-            "planes": layout.operand_planes(linear.source), "kernel": linear.kernel,
+            "planes": run.planes, "kernel": linear.kernel,
             "step": linear.stride, "padding": linear.padding, "upsample": linear.upsample,
-            "out_height": linear.out_height, "out_width": linear.out_width, "blocks": blocks,
-            "weight": weights.start, "accumulator": target.start,
-            "accumulator_stride": layout.batch * linear.out_height * linear.out_width,
+            "out_height": linear.out_height, "out_width": linear.out_width, "blocks": run.blocks,
+            "weight": weights.start, "accumulator": filled.start, "accumulator_stride": stride,
             "delta": int(context.phase == "delta"), "accumulate": int(accumulate),
             "zero": source.zero,
         },
-        reads=[operand, weights, *([target] if accumulate else [])],
-        writes=[target],
+        reads=[operand, weights, *([filled] if accumulate else [])],
+        writes=[filled],
     )  # fmt: skip
     context.free(weights)
 
@@ -137,6 +159,12 @@ class StreamEmitter:
         context = self.context
         carry: Block | None = None
         temporaries: list[Block] = []
+        if self.stream.offset and not context.masked:
+            constant = f"constant of '{self.stream.name}'"
+            carry = context.allocate("accumulator", target.words, constant)
+            first = chunk.first * self.words
+            context.load_raw(f"offset/{self.stream.name}", first, carry, 4, Traffic.PARAMETERS)
+            temporaries.append(carry)
         for i, name in enumerate(self.stream.adds):
             stream = context.layout.network.streams[name]
             block, temporary = context.fetch(stream, chunk)

@@ -153,8 +153,11 @@ def _norm(
     unit = grid.step * 2.0**stat_shift  # real value of a step of the sums
     deviation = calibration.group_deviation[name] / unit  # (steps, groups)
     mean = calibration.group_mean[name] / unit
+    weight, bias = norm.weight, norm.bias
+    if weight.ndim != bias.ndim:
+        weight, bias = np.broadcast_arrays(weight, bias)
     # A per step of y: gamma / sigma * 2**(fraction + z_shift), sigma in grid steps.
-    gamma = norm.weight.reshape(-1, norm.groups, per_group)
+    gamma = weight.reshape(-1, norm.groups, per_group)
     ideal = gamma / (deviation * 2.0**stat_shift)[:, :, None] * 2.0**fraction
     z_shift = max(0, floor(GAIN_PRECISION - log2(max(float(np.abs(ideal).max()), 1e-12))))
     a = np.rint(ideal * 2.0**z_shift)
@@ -163,9 +166,9 @@ def _norm(
             f"normalisation '{name}' needs a gain beyond 24 bits on calibration data; lower "
             "grid_bits."
         )
-    offset = np.rint(norm.bias * 2.0 ** (fraction + z_shift))
+    offset = np.rint(bias * 2.0 ** (fraction + z_shift))
     # gain * r * 2**-(gain_shift + h) = A, with r * 2**-(46 + h) = 1 / (count * sigma).
-    weight = norm.weight * count * 2.0 ** (fraction + z_shift - stat_shift - RSQRT_FRACTION)
+    weight = weight * count * 2.0 ** (fraction + z_shift - stat_shift - RSQRT_FRACTION)
     gain_shift = floor(30 - log2(max(float(np.abs(weight).max()), 1e-30)))
     mean_shift = MEAN_FRACTION - stat_shift
     fixed_mean = np.rint(mean * 2.0**MEAN_FRACTION)

@@ -223,6 +223,12 @@ def frozen(built):
     tensors = dict(tensors)
     for stream in network.streams.values():
         tensors[stream.table] = np.repeat(tensors[stream.table][:1], network.steps, 0)
+    for encoding in network.encodings.values():
+        norm = encoding.norm
+        rows = (norm.gain, norm.offset) if norm else (encoding.affine_a, encoding.affine_b)
+        for key in rows:
+            if tensors[key].ndim == 2:
+                tensors[key] = tensors[key][0]
     return network, tensors
 
 
