@@ -38,7 +38,7 @@ def delayed(m: Module, valid: list[Value], value: Value, name: str) -> Value:
 
 class GroupMoments(wiring.Component):
     """`numerics.group_moments` of one group per cycle; what is presented with `valid` comes out
-    with `valid_out` LATENCY cycles later.
+    with `valid_out` LATENCY cycles later, and stays until the next comes out.
 
     In: total, squares; static count, epsilon. 1 <= count * squares - total**2 + epsilon, and no
     term reaches 2**63; the mean has 40 bits. Out: mean, r, h.

@@ -15,6 +15,8 @@ from signmask.hw.sfu.copy import Copy
 from signmask.hw.sfu.encode_mask import EncodeMask
 from signmask.hw.sfu.encode_raw import EncodeRaw
 from signmask.hw.sfu.encode_source import EncodeSource
+from signmask.hw.sfu.multiply import Multiply
+from signmask.hw.sfu.normalise_tokens import NormaliseTokens
 from signmask.hw.sfu.operation import EVENTS, Operation, vector_ports
 from signmask.hw.sfu.requantise import Requantise
 from signmask.hw.sfu.softmax import NormaliseRows, Softmax
@@ -35,6 +37,7 @@ class Sfu(wiring.Component):
 
     KINDS = (
         Requantise, Copy, EncodeRaw, EncodeMask, EncodeSource, Softmax, NormaliseRows, Constants,
+        NormaliseTokens, Multiply,
     )  # fmt: skip
 
     def __init__(self, config: HardwareConfig, kinds: Sequence[Kind] = KINDS) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from operator import add
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import memory, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import memory
 
 from signmask.hw.delays import delays
 from signmask.hw.divider import PipelinedDivider
@@ -19,7 +17,8 @@ from signmask.hw.rounding import (
     saturate,
     shift_round,
 )
-from signmask.hw.sfu.operation import RAW_BITS, Operation
+from signmask.hw.sfu.operation import RAW_BITS
+from signmask.hw.sfu.rows import SIZE_BITS, RowOperation, RowWalk, pipelined_tree
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.numerics import (
     DELTA_BITS,
@@ -30,72 +29,12 @@ from signmask.hw.spec.numerics import (
 )
 from signmask.hw.spec.timing import DIVIDE_CYCLES
 
-SIZE_BITS = 16
 CODE_BITS = 7
 SUM_BITS = CODE_BITS + SIZE_BITS
 RECIPROCAL_BITS = 24  # 2**30 // 127, the largest: every row's maximum has the code 127
 MULTIPLIER_BITS = 17  # 16 unsigned bits as a signed number
 CODE_STAGES = 5  # subtract, multiply (2), round, table
 PRODUCT_STAGES = 7  # times reciprocal (2), round, multiply (2), round, zero and saturate
-
-
-class RowWalk(wiring.Component):
-    """Words of `rows` rows, one per cycle from the cycle after `start`, a row's words in turn.
-
-    A row takes `amount`, each word at most `unit` of it. While `active`: `left` of the row's amount
-    from this word on, `first` and `last` word of a row, `final` word of all.
-    """
-
-    def __init__(self, unit: int) -> None:
-        self.unit = unit
-        super().__init__(
-            {
-                "start": In(1), "rows": In(SIZE_BITS), "amount": In(SIZE_BITS),
-                "active": Out(1), "left": Out(SIZE_BITS), "first": Out(1), "last": Out(1),
-                "final": Out(1),
-            }
-        )  # fmt: skip
-
-    def elaborate(self, platform: object) -> Module:
-        """Two counters."""
-        m = Module()
-        rows = Signal(SIZE_BITS)
-        m.d.comb += [
-            self.last.eq(self.active & (self.left <= self.unit)),
-            self.final.eq(self.last & (rows == 1)),
-        ]
-        with m.If(self.start):
-            m.d.sync += [
-                self.active.eq(1), self.first.eq(1), rows.eq(self.rows), self.left.eq(self.amount)
-            ]  # fmt: skip
-        with m.Elif(self.active):
-            m.d.sync += [self.first.eq(self.last), self.left.eq(self.left - self.unit)]
-            with m.If(self.last):
-                m.d.sync += [rows.eq(rows - 1), self.left.eq(self.amount)]
-            with m.If(self.final):
-                m.d.sync += self.active.eq(0)
-        return m
-
-
-class RowOperation(Operation):
-    """An instruction over the words of rows, word k of row q at base + k * stride + q."""
-
-    def address(
-        self, m: Module, start: Value, base: str, valid: Value, last: Value, stride: Value
-    ) -> Signal:
-        """Address of each `valid` word in turn; `base` names a field of the instruction."""
-        first = fields_of(self.name, self.instruction.payload)[base]
-        row = Signal(len(first), name=f"{base}_row")
-        offset = Signal(len(first), name=f"{base}_offset")
-        with m.If(start):
-            m.d.sync += [row.eq(first), offset.eq(0)]
-        with m.Elif(valid):
-            m.d.sync += offset.eq(offset + stride)
-            with m.If(last):
-                m.d.sync += [row.eq(row + 1), offset.eq(0)]
-        address = Signal(len(first), name=f"{base}_address")
-        m.d.comb += address.eq(row + offset)
-        return address
 
 
 class Softmax(RowOperation):
@@ -151,7 +90,7 @@ class Softmax(RowOperation):
             Mux(bit, score, lowest)
             for bit, score in zip(valid, lanes_of(self.accumulator.data, len(valid)), strict=True)
         ]
-        word, levels, actives = _tree(m, scores, walk.active, _larger, "larger")
+        word, levels, actives = pipelined_tree(m, scores, walk.active, _larger, "larger")
         firsts = delays(m, walk.first, levels + 1, "search_first")
         lasts = delays(m, walk.last, levels + 1, "search_last")
         running, maximum = Signal(signed(RAW_BITS)), Signal(signed(RAW_BITS))
@@ -226,7 +165,7 @@ class Softmax(RowOperation):
         self, m: Module, start: Value, codes: list[Value], flags: dict[str, list[Value]]
     ) -> None:
         """Sum of a row's codes, its reciprocal, and the end of the instruction."""
-        word, levels, actives = _tree(m, codes, flags["active"][-1], _sum, "sum", arrived=0)
+        word, levels, actives = pipelined_tree(m, codes, flags["active"][-1], add, "sum", arrived=0)
         firsts = delays(m, flags["first"][-1], levels, "sum_first")
         lasts = delays(m, flags["last"][-1], levels, "sum_last")
         total, divide = Signal(SUM_BITS), Signal()
@@ -324,31 +263,3 @@ class NormaliseRows(RowOperation):
 
 def _larger(a: Value, b: Value) -> Value:
     return Mux(a > b, a, b)
-
-
-def _sum(a: Value, b: Value) -> Value:
-    return a + b
-
-
-def _tree(
-    m: Module, values: list[Value], active: Value, join: Callable[[Any, Any], Value], name: str,
-    arrived: int = 1,
-) -> tuple[Value, int, list[Value]]:  # fmt: skip
-    """(result, levels, enables) of a tree of `join` with a register behind every level; the values
-    are there `arrived` cycles after `active`."""
-    levels = (len(values) - 1).bit_length()
-    actives = delays(m, active, levels + arrived, f"{name}_active")
-    for level in range(levels):
-        joined = []
-        for i in range(0, len(values) - 1, 2):
-            value = join(values[i], values[i + 1])
-            joined.append(Signal(value.shape(), name=f"{name}_{level}_{i // 2}"))
-            with m.If(actives[level + arrived]):
-                m.d.sync += joined[-1].eq(value)
-        if len(values) % 2:
-            shape = values[-1].shape()
-            joined.append(Signal(shape, name=f"{name}_{level}_{len(joined)}"))
-            with m.If(actives[level + arrived]):
-                m.d.sync += joined[-1].eq(values[-1])
-        values = joined
-    return values[0], levels, actives

@@ -45,6 +45,7 @@ class Stimulus:
             [
                 self.requantise, self.requantise, self.quantise, self.copy, self.encode_raw,
                 self.encode_raw, self.encode_mask, self.encode_mask, self.encode_source,
+                self.multiply,
             ]
         )  # fmt: skip
         return make()
@@ -106,6 +107,21 @@ class Stimulus:
         source, target = self._places(self.config.accumulator_words, words, words)
         self._fill("accumulator", source, wide(self.rng, 32, (words, self.n)))
         return "COPY", dict(accumulator=source, words=words, output=target)
+
+    def multiply(self):
+        rng, n = self.rng, self.n
+        words = int(rng.choice([1, 2, 50]))
+        a, b, output = self._places(self.config.accumulator_words, words, words, words)
+        for at in (a, b):
+            low = int(rng.choice([-128, -5, 127]))
+            self._fill("accumulator", at, rng.integers(low, 128, (words, n)))
+        zeros = [int(rng.choice([-128, 0, 127, rng.integers(-128, 128)])) for _ in range(3)]
+        return "MULTIPLY", dict(
+            accumulator=a, other=b if rng.random() < 0.9 else a, words=words, zero_a=zeros[0],
+            zero_b=zeros[1], multiplier=int(rng.choice([0, 1, 50000, 65535])),
+            shift=int(rng.choice([0, 1, 20, 24, 34, 63])), zero=zeros[2],
+            output=int(rng.choice([a, b, output])),
+        )  # fmt: skip
 
     def _segments(self, at):
         """Random breaks, slopes and intercepts; the used breaks ascend."""

@@ -10,6 +10,7 @@ from signmask.hw.sfu.copy import Copy
 from signmask.hw.sfu.encode_mask import EncodeMask
 from signmask.hw.sfu.encode_raw import EncodeRaw
 from signmask.hw.sfu.encode_source import EncodeSource
+from signmask.hw.sfu.multiply import Multiply
 from signmask.hw.sfu.requantise import Requantise
 from signmask.hw.sfu.sfu import Sfu
 from signmask.hw.simulation import runner
@@ -28,8 +29,8 @@ CONFIGS = {
 }
 
 
-# Softmax and constants have tests of their own.
-KINDS = (Requantise, Copy, EncodeRaw, EncodeMask, EncodeSource)
+# Softmax, constants and normalisation of tokens have tests of their own.
+KINDS = (Requantise, Copy, EncodeRaw, EncodeMask, EncodeSource, Multiply)
 
 
 def check(config, instructions, seed, kinds=KINDS):
