@@ -62,6 +62,7 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	@.ci/require g++ make perl
 	@.ci/require --optional dataset-fashion-mnist
 	@.ci/require --optional ccache liblz4-dev zlib1g-dev
+	@.ci/require --optional yosys opensta qflow-tech-osu018 qflow-tech-osu035
 	$(PIP) install --quiet $(TORCH)
 	$(PIP) install --quiet --editable '.[torch,report,hw,test,dev]'
 	@touch $@ $(VENV)/.demo
