@@ -106,10 +106,24 @@ def input_codes(network: Network, sample: np.ndarray) -> np.ndarray:
 def predicted_noise(
     network: Network, tensors: Mapping[str, np.ndarray], index: int, accumulators: np.ndarray
 ) -> np.ndarray:
-    """float64 eps (batch, channels, height, width) of the int32 accumulators of step `index`."""
+    """float64 eps (batch, channels, height, width) of the int32 accumulators of step `index`: what
+    the network predicts, less channels beyond the sample's (a learned variance)."""
+    source = network.sources[network.input]
+    return prediction(network, tensors, index, accumulators)[:, : source.real_channels]
+
+
+def prediction(
+    network: Network, tensors: Mapping[str, np.ndarray], index: int, accumulators: np.ndarray
+) -> np.ndarray:
+    """float64 (batch, channels, height, width), every channel that the network predicts; patches of
+    pixels are put in their places. Raises RunError for NaN."""
+    source, patch = network.sources[network.input], network.patch
     scale = tensors[network.output_scale].astype(np.float64)
     offset = tensors[network.output_table][index].astype(np.float64)
-    eps = (accumulators.astype(np.float64) * scale + offset).transpose(0, 3, 1, 2)
+    eps = accumulators.astype(np.float64) * scale + offset
+    rows, columns = source.height // patch, source.width // patch
+    split = eps.reshape(len(eps), rows, columns, patch, patch, -1).transpose(0, 5, 1, 3, 2, 4)
+    eps = split.reshape(len(eps), -1, source.height, source.width)
     if not np.isfinite(eps).all():
         raise RunError(
             f"step {index} of '{network.name}' gave NaN or infinity; its output scale is damaged, "

@@ -236,11 +236,13 @@ class Session:
         )
 
     def _check(self, index: int, result: StepResult) -> None:
-        output = self.program.tensors[self.program.network.output_scale].size
-        expected = (self.program.batch, *self.shape[1:], output)
+        network = self.program.network
+        output = next(linear for linear in network.linears.values() if not linear.out)
+        shape = (output.out_height, output.out_width, output.out_channels)
+        expected = (self.program.batch, *shape)
         if result.accumulators.shape != expected:
             raise RunError(
-                f"step {index} of '{self.program.network.name}' returned accumulators of shape "
-                f"{result.accumulators.shape} instead of {expected}; the output must have "
-                "the height and width of its input."
+                f"step {index} of '{network.name}' returned accumulators of shape "
+                f"{result.accumulators.shape} instead of {expected}; the backend runs another "
+                "program."
             )

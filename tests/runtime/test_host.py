@@ -1,8 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from signmask.runtime.errors import RunError
-from signmask.runtime.host import HostLog, HostScheduler, input_codes, noise, predicted_noise
+from signmask.runtime.host import (
+    HostLog,
+    HostScheduler,
+    input_codes,
+    noise,
+    predicted_noise,
+    prediction,
+)
 from tests.runtime.programs import DDPM, SCHEDULE, tiny_program
 
 SHAPE = (4, 8, 8)
@@ -46,6 +55,24 @@ def test_predicted_noise_scales_channels():
     eps = predicted_noise(network, tensors, 1, accumulators)
     scale, table = tensors[network.output_scale], tensors[network.output_table][1]
     assert eps[0, 2, 3, 4] == accumulators[0, 3, 4, 2] * scale[2] + table[2]
+
+
+def test_patches_of_pixels_come_to_their_places():
+    """2 x 2 pixels and 6 channels, 4 of which the sample has, in each of 4 x 4 positions."""
+    program = tiny_program()
+    network = replace(program.network, patch=2)
+    tensors = dict(program.tensors)
+    tensors[network.output_scale] = np.ones(24)
+    tensors[network.output_table] = np.zeros((network.steps, 24))
+    accumulators = np.arange(4 * 4 * 24, dtype=np.int32).reshape(1, 4, 4, 24)
+    whole = prediction(network, tensors, 1, accumulators)
+    assert whole.shape == (1, 6, 8, 8)
+    for channel, row, column in [(0, 0, 0), (5, 7, 6), (3, 2, 5)]:
+        lane = (row % 2 * 2 + column % 2) * 6 + channel
+        expected = accumulators[0, row // 2, column // 2, lane]
+        assert whole[0, channel, row, column] == expected
+    eps = predicted_noise(network, tensors, 1, accumulators)
+    assert np.array_equal(eps, whole[:, :4])
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, DDPM])
