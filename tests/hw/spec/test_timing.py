@@ -71,6 +71,12 @@ def test_vector():
     assert timing.softmax(NANO, 8, 65) == 8 * 5 + 5 + 2 * 4 + timing.SOFTMAX_FILL
 
 
+def test_normalise_tokens():
+    # 6 tokens of 3 words, behind the first token's sums, its moments and the tree of 4 levels.
+    assert timing.normalise_tokens(NANO, 6, 3) == 6 * 3 + 3 + 4 + 5 + 52 + 6
+    assert timing.normalise_tokens(replace(NANO, group=64, axi_bytes=64), 1, 1) == 1 + 1 + 6 + 63
+
+
 def test_normalisation():
     assert timing.MOMENTS_FILL + timing.CHANNEL_FILL == 67
     # 64 channels behind the 8 of the first group.
