@@ -8,6 +8,7 @@ import numpy as np
 
 from signmask.compiler.backend.grouping import Run, channel_places, runs
 from signmask.compiler.errors import CompileError
+from signmask.compiler.synthetic import is_absent
 from signmask.hw.spec import isa
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.memory_map import MemoryMap
@@ -111,6 +112,10 @@ class Layout:
             )  # fmt: skip
         return self._runs[linear.name]
 
+    def weight_words(self, linear: Linear) -> int:
+        """Weight words of a linear operator in memory."""
+        return linear.kernel**2 * sum(run.blocks * run.planes for run in self.runs(linear))
+
     def key_shape(self, attention: Attention) -> tuple[int, int]:
         """(rows, tokens) of keys and values: a row for each image, or one for all."""
         if attention.keys:
@@ -183,8 +188,12 @@ class Layout:
         return np.concatenate(pieces, axis=-1)
 
     def _constants(self) -> None:
+        missing = []
         for linear in self.network.linears.values():
-            self._put(f"weights/{linear.name}", "weights", self._packed_weights(linear))
+            if is_absent(self.tensors[linear.weight]):
+                missing.append(linear)
+            else:
+                self._put(f"weights/{linear.name}", "weights", self._packed_weights(linear))
             if linear.out:
                 multiplier = self.tensors[linear.multiplier]
                 planes = self.planes(linear.out_channels)
@@ -204,6 +213,10 @@ class Layout:
         for attention in self.network.attentions.values():
             for key in filter(None, (attention.keys, attention.values)):
                 self._put(f"codes/{key}", "tables", self._keys(self.tensors[key]))
+        for linear in missing:  # behind all content, so that the image ends before them
+            word = self.config.columns * self.group
+            size = self.weight_words(linear) * word
+            self.map.allocate(f"weights/{linear.name}", "weights", size)
 
     def _offset(self, stream: Stream) -> np.ndarray:
         """[plane][image][position][lane] int32 of a constant that all images share."""

@@ -15,6 +15,7 @@ from signmask.compiler.backend.phase import emit_phase
 from signmask.compiler.backend.streams import stat_shift
 from signmask.compiler.backend.widths import check_engine_tables, check_widths
 from signmask.compiler.errors import CompileError
+from signmask.compiler.synthetic import is_absent
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.container import Program
 from signmask.hw.spec.isa import IsaError, assemble
@@ -47,7 +48,9 @@ def lower(
         )
     _check_accumulators(network, tensors)
     check_widths(network, tensors, config)
-    program = Program(config, network, dict(tensors), batch)
+    missing = {n.weight for n in network.linears.values() if is_absent(tensors[n.weight])}
+    kept = {name: value for name, value in tensors.items() if name not in missing}
+    program = Program(config, network, kept, batch)
     if knobs.dataflow == "mask" and knobs.norm == "live":
         return program
     layout = Layout(network, tensors, config, batch)
@@ -84,6 +87,8 @@ def lower(
 def _check_accumulators(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
     """Proof that int32 accumulators suffice: |operand| <= 256, any code or delta."""
     for linear in network.linears.values():
+        if is_absent(tensors[linear.weight]):
+            continue
         weight = np.abs(tensors[linear.weight].astype(np.int64))
         bound = 256 * int(weight.reshape(weight.shape[0], -1).sum(axis=1).max(initial=0))
         if bound >= 1 << 31:

@@ -32,7 +32,7 @@ from signmask.hw.spec.network import Network
 from signmask.hw.spec.network_check import check_fields, check_network, require
 
 MAGIC = b"SIGNMASK"
-VERSION = 2
+VERSION = 3
 LARGEST_BATCH = 1 << 12
 LARGEST_ADDRESS = 1 << 40  # of the instructions' address fields
 
@@ -45,7 +45,8 @@ class ProgramError(ValueError):
 class Program:
     """A compiled model.
 
-    tensors: the network's tensors by name. code: instruction words by phase ("dense", "delta"),
+    tensors: the network's tensors by name, without the weights where `network.info` says that they
+    are "none". code: instruction words by phase ("dense", "delta"),
     uint8 (instructions, isa.INSTRUCTION_BYTES). image: initial memory content, uint8, placed at
     address 0. memory_map: regions as `memory_map.Region` dictionaries. report: the compiler's
     per-layer table. source: where the fp32 model is found: kind (bundled, export, folder), path,

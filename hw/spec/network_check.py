@@ -285,9 +285,9 @@ class _Tensors:
     def _linear(self, linear: Linear) -> None:
         network, out = self.network, linear.out_channels
         given = network.shape_of(linear.source).channels
-        self._need(
-            linear.weight, INTEGER, out, linear.kernel, linear.kernel, given // linear.groups
-        )
+        if network.info.get("weights") != "none":
+            shape = (out, linear.kernel, linear.kernel, given // linear.groups)
+            self._need(linear.weight, INTEGER, *shape)
         if linear.out:
             self._need(linear.multiplier, INTEGER, out)
         else:
