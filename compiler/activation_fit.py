@@ -1,11 +1,17 @@
-"""Piecewise-linear fit of an activation by dynamic programming over a histogram."""
+"""The elementwise functions of an encoding, and their piecewise-linear fit by dynamic programming
+over a histogram."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from signmask.compiler.graph import Activation
 
@@ -26,11 +32,57 @@ class Segments:
         return self.slopes[index] * z + self.intercepts[index]
 
 
+# Functions of a tensor, with their parameters by position; torch evaluates them in any precision.
+TORCH_FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "identity": lambda x: x,
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "mish": F.mish,
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "relu6": F.relu6,
+    "softplus": F.softplus,
+    "elu": F.elu,
+    "leaky_relu": F.leaky_relu,
+    "hardtanh": F.hardtanh,
+}
+
+
+def _silu(z: np.ndarray) -> np.ndarray:
+    return z / (1 + np.exp(-np.clip(z, -60, 60)))
+
+
+def _in_numpy(function: Callable[..., torch.Tensor], z: np.ndarray, *given: float) -> np.ndarray:
+    return function(torch.from_numpy(np.asarray(z, np.float64)), *given).numpy()
+
+
+FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
+    **{name: partial(_in_numpy, function) for name, function in TORCH_FUNCTIONS.items()},
+    "identity": lambda z: z,
+    "relu": lambda z: np.maximum(z, 0),
+    "silu": _silu,
+}
+
+
+def _applied(table: dict[str, Callable[..., Any]], kind: Activation, x: Any) -> Any:
+    name, *given = kind.split(":")
+    return table[name](x, *map(float, given))
+
+
 def activation_value(kind: Activation, z: np.ndarray) -> np.ndarray:
-    """The exact activation."""
-    if kind == "silu":
-        return z / (1 + np.exp(-np.clip(z, -60, 60)))
-    return np.maximum(z, 0) if kind == "relu" else z
+    """The exact activation in float64. `kind` is a name of FUNCTIONS, followed by the function's
+    parameters if it has any, as in "leaky_relu:0.2"."""
+    return np.asarray(_applied(FUNCTIONS, kind, z))
+
+
+def activate(kind: Activation, x: torch.Tensor) -> torch.Tensor:
+    """The same of a tensor, in its precision."""
+    return torch.as_tensor(_applied(TORCH_FUNCTIONS, kind, x))
 
 
 def fit(kind: Activation, bits: int, z: np.ndarray, weight: np.ndarray) -> Segments:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from torch.nn.functional import conv2d, group_norm, interpolate, relu, silu, softmax
+from torch.nn.functional import conv2d, group_norm, interpolate, softmax
 
+from signmask.compiler.activation_fit import activate
 from signmask.compiler.graph import (
     AttentionOp,
     EncodingOp,
     InputOp,
     LinearOp,
+    NormOp,
+    ProductOp,
     StreamOp,
     TensorGraph,
 )
@@ -20,24 +24,31 @@ Observer = Callable[[str, torch.Tensor], None]
 
 
 class FloatModel:
-    """Evaluates the graph on (N, C, H, W) tensors; sequences are (N, C, 1, tokens)."""
+    """Evaluates the graph on (N, C, H, W) tensors; sequences are (N, C, 1, tokens). Image i of the
+    batch has the conditions of exported image i modulo their number."""
 
     def __init__(self, graph: TensorGraph) -> None:
         self.graph = graph
         self.order = [(n, graph.op(n)) for n in graph.order()]
         self.weights = {n: torch.from_numpy(op.weight) for n, op in graph.of(LinearOp)}
-        self.norms = {
-            n: (torch.from_numpy(op.norm.weight).float(), torch.from_numpy(op.norm.bias).float())
-            for n, op in graph.of(EncodingOp)
-            if op.norm is not None
-        }
 
-    @torch.no_grad()
     def __call__(
         self, sample: torch.Tensor, step: int, observer: Observer | None = None
     ) -> torch.Tensor:
-        """The predicted noise at schedule index `step`. `observer(name, tensor)` sees every raw
-        stream, every normalised pre-activation (under the encoding's name) and every source."""
+        """What the model returns at schedule index `step`, pixels in their places. `observer(name,
+        tensor)` sees every raw stream, every pre-activation (under the encoding's name) and every
+        source."""
+        result, patch = self.accumulate(sample, step, observer), self.graph.patch
+        if patch == 1:
+            return result
+        parts = result.unflatten(1, (patch, patch, -1)).permute(0, 3, 4, 1, 5, 2)
+        return parts.flatten(4, 5).flatten(2, 3)
+
+    @torch.no_grad()
+    def accumulate(
+        self, sample: torch.Tensor, step: int, observer: Observer | None = None
+    ) -> torch.Tensor:
+        """The same as the output operator writes it: a patch's pixels are channels."""
         values: dict[str, torch.Tensor] = {}
         for name, op in self.order:
             if isinstance(op, InputOp):
@@ -45,38 +56,72 @@ class FloatModel:
             elif isinstance(op, LinearOp):
                 values[name] = self._linear(name, op, values[op.source])
             elif isinstance(op, StreamOp):
-                total = torch.from_numpy(op.table[step]).float()[None, :, None, None]
-                for operand in (*op.linears, *op.adds):
-                    total = total + values[operand]
-                values[name] = total
+                values[name] = self._stream(op, step, values)
             elif isinstance(op, EncodingOp):
-                raw = torch.cat([values[s] for s in op.streams], 1)
-                if op.norm is not None:
-                    raw = group_norm(raw, op.norm.groups, *self.norms[name], op.norm.epsilon)
+                raw = self._scaled(op, torch.cat([values[s] for s in op.streams], 1), step)
                 if observer is not None:
                     observer(name, raw)
-                values[name] = {"silu": silu, "relu": relu}.get(op.activation, lambda x: x)(raw)
+                values[name] = activate(op.activation, raw)
                 continue
             elif isinstance(op, AttentionOp):
-                values[name] = self._attention(op, *(values[s] for s in (op.q, op.k, op.v)))
+                values[name] = self._attention(op, values)
+            elif isinstance(op, ProductOp):
+                values[name] = values[op.a] * values[op.b]
             if observer is not None:
                 observer(name, values[name])
         output = self.graph.op(self.graph.output)
-        return (
-            values[self.graph.output]
-            + torch.from_numpy(output.table[step]).float()[None, :, None, None]
-        )
+        return values[self.graph.output] + _channels(output.table[step])
 
     def _linear(self, name: str, op: LinearOp, x: torch.Tensor) -> torch.Tensor:
         if op.upsample > 1:
             x = interpolate(x, scale_factor=op.upsample, mode="nearest")
-        return conv2d(x, self.weights[name], None, op.stride, op.padding)
+        return conv2d(x, self.weights[name], None, op.stride, op.padding, groups=op.groups)
 
     @staticmethod
-    def _attention(
-        op: AttentionOp, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-    ) -> torch.Tensor:
-        q, k, v = (x.flatten(2).unflatten(1, (op.heads, -1)) for x in (q, k, v))
-        weights = softmax(op.scale * (q.transpose(-1, -2) @ k), -1)
-        result = v @ weights.transpose(-1, -2)
+    def _stream(op: StreamOp, step: int, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        total = _channels(op.table[step])
+        if op.offset is not None:
+            offset = torch.from_numpy(op.offset).float().T
+            total = total + offset.unflatten(1, (op.height, op.width))
+        for operand in (*op.linears, *op.adds):
+            total = total + values[operand]
+        return total
+
+    @staticmethod
+    def _scaled(op: EncodingOp, raw: torch.Tensor, step: int) -> torch.Tensor:
+        if op.norm is not None:
+            return _normalised(op.norm, raw, step)
+        if op.affine is not None:
+            return raw * _channels(op.affine.gain[step]) + _channels(op.affine.offset[step])
+        return raw
+
+    @staticmethod
+    def _attention(op: AttentionOp, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        q = values[op.q].flatten(2).unflatten(1, (op.heads, -1))
+        if op.keys is None or op.values is None:
+            k, v = (values[s].flatten(2).unflatten(1, (op.heads, -1)) for s in (op.k, op.v))
+        else:
+            rows = torch.arange(len(q)) % len(op.keys)
+            k, v = (
+                torch.from_numpy(x).mT.unflatten(1, (op.heads, -1))[rows]
+                for x in (op.keys, op.values)
+            )
+        weights = softmax(op.scale * (q.mT @ k), -1)
+        result = v @ weights.mT
         return result.flatten(1, 2).unflatten(2, (op.height, op.width))
+
+
+def _channels(row: np.ndarray) -> torch.Tensor:
+    """(channels,) as float32 that broadcasts over images and positions."""
+    return torch.from_numpy(row).float()[None, :, None, None]
+
+
+def _normalised(norm: NormOp, raw: torch.Tensor, step: int) -> torch.Tensor:
+    weight, bias = (x[step] if x.ndim > 1 else x for x in (norm.weight, norm.bias))
+    if norm.axis == "image":
+        gain, offset = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+        return group_norm(raw, norm.groups, gain, offset, norm.epsilon)
+    if norm.centred:
+        raw = raw - raw.mean(1, keepdim=True)
+    raw = raw * torch.rsqrt(raw.square().mean(1, keepdim=True) + norm.epsilon)
+    return raw * _channels(weight) + _channels(bias)

@@ -6,6 +6,7 @@ linear operators and attentions, in real numbers, with every shape channels-last
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -38,12 +39,15 @@ class Call:
     @property
     def operator(self) -> str:
         """Name without overload, for example 'aten.conv2d'."""
+        if self.target is operator.getitem:
+            return "getitem"
         return "" if self.target is None else str(self.target).rsplit(".", 1)[0]
 
 
 @dataclass
 class CallGraph:
-    """Operators of an exported program; `parameters` hold every lifted tensor by node name."""
+    """Operators of an exported program; `parameters` hold every lifted tensor by node name, and
+    `conditions` every input besides sample and timestep: constants of a compiled program."""
 
     graph: nx.DiGraph
     parameters: dict[str, torch.Tensor]
@@ -51,6 +55,7 @@ class CallGraph:
     timestep: str
     timestep_example: torch.Tensor
     output: str
+    conditions: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def call(self, name: str) -> Call:
         """The operator of a node."""

@@ -4,12 +4,13 @@ running number."""
 from __future__ import annotations
 
 from collections import Counter
+from operator import getitem
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
-_OWN_MODULE = {"conv2d", "linear", "group_norm", "silu", "relu"}
+_OWN_MODULE = {"conv2d", "linear", "group_norm", "layer_norm", "rms_norm", "silu", "relu", "gelu"}
 
 
 def operator_names(program: ExportedProgram) -> dict[str, str]:
@@ -33,6 +34,8 @@ def operator_names(program: ExportedProgram) -> dict[str, str]:
 
 def _label(node: torch.fx.Node) -> str:
     operator = str(node.target).removeprefix("aten.").split(".")[0]
+    if node.target is getitem:
+        operator = f"part{node.args[1]}"
     path = _module_path(node.meta.get("nn_module_stack"))
     if not path:
         return operator

@@ -62,6 +62,9 @@ def verify_tensors(graph: TensorGraph) -> None:
         _require(op.table.shape == (steps, op.channels), name, "its table has the wrong shape")
         _require(np.isfinite(op.table).all(), name, "its table is not finite")
         _require(op.linears or op.adds, name, "nothing writes it")
+        if op.offset is not None:
+            shape = (op.height * op.width, op.channels)
+            _require(op.offset.shape == shape, name, "its offset has the wrong shape")
         for linear in op.linears:
             _require(graph.op(linear).out == name, linear, f"it does not write '{name}'")
             size = graph.out_size(graph.op(linear))

@@ -8,16 +8,34 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from signmask.compiler.fusion.value import Reject, Value
+from signmask.compiler.fusion.value import NO_PADDING, Padding, Reject, Value
 from signmask.compiler.graph import (
     AttentionOp,
     CallGraph,
     EncodingOp,
     LinearOp,
+    ProductOp,
     StreamOp,
     TensorOp,
 )
 from signmask.compiler.layout import Layout
+from signmask.compiler.synthetic import absent, is_absent
+
+
+def per_channel(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """(weight, groups) of the operator that filters each channel by its own `values` (channels,
+    kernel, kernel)."""
+    channels = len(values)
+    weight = np.zeros((channels, channels, *values.shape[1:]), np.float32)
+    weight[np.arange(channels), np.arange(channels)] = values
+    return weight, 1
+
+
+def rows_of(weight: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The output channels `index` of a weight; weights that are absent stay so."""
+    if is_absent(weight):
+        return absent((len(index), *weight.shape[1:]))
+    return np.ascontiguousarray(weight[index])
 
 
 class GraphBuilder:
@@ -45,54 +63,64 @@ class GraphBuilder:
         """Whether a single call uses the result of the present one."""
         return self.at in self.calls.graph and self.calls.graph.out_degree(self.at) == 1
 
+    def encoding(self, value: Value) -> EncodingOp:
+        """How the codes of the streams of `value` are made, before enlargement and padding."""
+        height, width = value.size
+        return EncodingOp(
+            value.streams, value.channels, height, width, value.norm, value.activation, value.affine
+        )
+
     def encoded(self, value: Value, name: str) -> str:
-        """The encoding (or source) that holds the codes of `value` before enlargement; a new one
-        is named after `name`."""
+        """The encoding (or source) that holds the codes of `value` before enlargement and padding;
+        a new one is named after `name`."""
         if value.source:
             return value.source
-        key = (value.streams, id(value.norm) if value.norm else None, value.activation)
+        key = (value.streams, value.norm, value.activation, value.affine)
         if key not in self.encodings:
-            height, width = value.size
-            op = EncodingOp(
-                value.streams, value.layout.sizes["c"], height, width, value.norm, value.activation
-            )
-            self.encodings[key] = self.add(f"{name}.codes", op)
+            self.encodings[key] = self.add(f"{name}.codes", self.encoding(value))
         return self.encodings[key]
 
     def linear(
         self, value: Value, weight: np.ndarray, bias: np.ndarray | None, layout: Layout,
-        stride: int = 1, padding: int = 0, name: str = "",
+        stride: int = 1, padding: int = 0, groups: int = 1, name: str = "",
     ) -> Value:  # fmt: skip
         """A Linear on the codes of `value` and the stream it writes, of the given layout, both
-        named after `name` or the call."""
+        named after `name` or the call. Raises Reject where the padding differs in the two
+        directions by unequal amounts."""
         name = name or self.at
         channels = weight.shape[0]
         offset = np.zeros(channels) if bias is None else bias.astype(np.float64)
         table = np.repeat(offset[None], self.steps, axis=0)
         source = self.encoded(value, name)
-        linear = self.add(
-            f"{name}.linear", LinearOp(source, "", weight, stride, padding, value.upsample)
-        )
+        weight, padding = _embedded(weight, value.padding, padding)
+        op = LinearOp(source, "", weight, stride, padding, value.upsample, groups=groups)
+        linear = self.add(f"{name}.linear", op)
         sizes = layout.sizes
         stream = self.add(name, StreamOp(channels, sizes["h"], sizes["w"], table, linears=[linear]))
         self.op(linear).out = stream
         return Value(layout, streams=(stream,), exclusive=self.used_once())
 
-    def identity(self, value: Value, gain: float = 1.0, name: str = "") -> Value:
-        """`gain * value` as a stream of its own, through codes and an identity operator."""
-        channels = value.layout.sizes["c"]
-        weight = (np.eye(channels, dtype=np.float32) * np.float32(gain))[:, :, None, None]
-        return self.linear(value, weight, None, value.layout, name=name)
+    def identity(self, value: Value, gain: float | np.ndarray = 1.0, name: str = "") -> Value:
+        """`gain * value` as a stream of its own, through codes and an identity operator; `gain`
+        is a number or (channels,)."""
+        gains = np.broadcast_to(np.asarray(gain, np.float32), value.channels)
+        weight, groups = per_channel(gains[:, None, None])
+        return self.linear(value, weight, None, value.layout, groups=groups, name=name)
 
-    def as_stream(self, value: Value, gain: float = 1.0) -> Value:
-        """`gain * value` as one raw tensor, through an identity operator where needed."""
-        if value.is_stream and gain == 1.0:
+    def as_stream(self, value: Value, gain: float | np.ndarray = 1.0) -> Value:
+        """`gain * value` as one raw tensor, through an identity operator where needed; `gain` is a
+        number or (channels,)."""
+        if value.is_stream and np.all(gain == 1.0):
             return value
         if value.is_stream and value.exclusive and not self.op(value.streams[0]).adds:
             stream = self.op(value.streams[0])
             stream.table = stream.table * gain
-            for name in stream.linears:
-                self.op(name).weight = self.op(name).weight * np.float32(gain)
+            if stream.offset is not None:
+                stream.offset = stream.offset * gain
+            gains = np.asarray(gain, np.float32).reshape(-1, 1, 1, 1)
+            for linear in map(self.op, stream.linears):
+                if not is_absent(linear.weight):
+                    linear.weight = linear.weight * gains
             return value
         return replace(self.identity(value, gain), exclusive=True)
 
@@ -104,13 +132,16 @@ class GraphBuilder:
             return value
         return replace(self.identity(value, name=f"{self.at}.operand"), exclusive=True)
 
-    def with_table(self, value: Value, table: np.ndarray) -> Value:
-        """The stream `value` plus a (steps, channels) table."""
+    def with_constants(self, value: Value, table: np.ndarray, offset: np.ndarray | None) -> Value:
+        """The stream `value` plus a (steps, channels) table and a (positions, channels) offset."""
         stream = self.op(value.streams[0])
         if value.exclusive:
             stream.table = stream.table + table
+            stream.offset = _plus(stream.offset, offset)
             return replace(value, exclusive=self.used_once())
-        added = StreamOp(stream.channels, stream.height, stream.width, table, [value.streams[0]])
+        added = StreamOp(
+            stream.channels, stream.height, stream.width, table, [value.streams[0]], offset=offset
+        )
         return replace(value, streams=(self.add(self.at, added),), exclusive=self.used_once())
 
     def sum(self, a: Value, b: Value, sign: float) -> Value:
@@ -118,7 +149,8 @@ class GraphBuilder:
         if a.layout.dims != b.layout.dims or a.layout.shape != b.layout.shape:
             raise Reject("its operands differ in shape", "add tensors of equal shape")
         if a == b:
-            return replace(self.as_stream(a, 1.0 + sign), exclusive=self.used_once())
+            twice = self.as_stream(a, 1.0 + sign)
+            return replace(twice, exclusive=twice.exclusive and self.used_once())
         a, b = self.as_stream(a), self.as_stream(b, sign)
         base = self.op(a.streams[0])
         joined = StreamOp(base.channels, base.height, base.width, np.zeros_like(base.table))
@@ -130,6 +162,7 @@ class GraphBuilder:
                 joined.adds.append(old)
                 continue
             joined.table = joined.table + stream.table
+            joined.offset = _plus(joined.offset, stream.offset)
             joined.adds += [x for x in stream.adds if x not in joined.adds]
             joined.linears += stream.linears
             for linear in stream.linears:
@@ -137,36 +170,83 @@ class GraphBuilder:
             self.graph.remove_node(old)
         return Value(a.layout, streams=(name,), exclusive=self.used_once())
 
-    def output(self, value: Value) -> str:
-        """The Linear whose accumulators are the network's output `value`."""
+    def output(self, value: Value, order: np.ndarray) -> str:
+        """The Linear whose accumulators are the output: channels `order` of `value`."""
         stream = self.op(value.streams[0]) if value.is_stream else None
         used = stream is not None and any(
             value.streams[0] in (*getattr(op, "streams", ()), *getattr(op, "adds", ()))
-            or value.streams[0] in (getattr(op, n, "") for n in "qkv")
             for op in map(self.op, self.graph)
         )
-        if stream is None or used or stream.adds or len(stream.linears) != 1:
+        fits = stream is not None and not stream.adds and len(stream.linears) == 1
+        if stream is None or used or not fits or stream.offset is not None:
             value = self.identity(value)
             stream = self.op(value.streams[0])
-        linear: str = stream.linears[0]
-        self.op(linear).out, self.op(linear).table = "", stream.table
+        name: str = stream.linears[0]
+        linear: LinearOp = self.op(name)
+        linear.out, linear.table = "", stream.table
         self.graph.remove_node(value.streams[0])
-        return linear
+        if (order != np.arange(len(order))).any():
+            if linear.groups > 1:
+                linear.weight, linear.groups = _dense(linear.weight, linear.groups), 1
+            linear.weight = rows_of(linear.weight, order)
+            linear.table = stream.table[:, order]
+        return name
 
-    def connect(self) -> None:
-        """Draw the edges, from what every operator reads."""
+    def connect(self, output: str) -> None:
+        """Draw the edges, from what every operator reads; drop what the output does not need."""
         for name in list(self.graph):
             for source in _sources(self.op(name)):
                 self.graph.add_edge(source, name)
+        needed = nx.ancestors(self.graph, output) | {output}
+        self.graph.remove_nodes_from([n for n in self.graph if n not in needed])
 
 
 def _sources(op: TensorOp) -> list[str]:
     if isinstance(op, StreamOp):
         return [*op.linears, *op.adds]
-    if isinstance(op, EncodingOp):
+    if isinstance(op, (EncodingOp, AttentionOp)):
         return list(op.streams)
     if isinstance(op, LinearOp):
         return [op.source]
-    if isinstance(op, AttentionOp):
-        return [op.q, op.k, op.v]
+    if isinstance(op, ProductOp):
+        return [op.a, op.b]
     return []
+
+
+def _plus(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    """Sum of two offsets, None standing for zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
+
+
+def _embedded(weight: np.ndarray, before: Padding, padding: int) -> tuple[np.ndarray, int]:
+    """The kernel and its padding on all sides, once padding that differs from side to side is
+    expressed by rows and columns of zeros in a larger kernel."""
+    left, right, top, bottom = (side + padding for side in before)
+    if before == NO_PADDING or left == right == top == bottom:
+        return weight, left
+    if abs(left - right) != abs(top - bottom) or max(left, right) != max(top, bottom):
+        raise Reject(
+            f"padding {before} (left, right, top, bottom) differs in the two directions",
+            "pad both directions alike",
+        )
+    widest, more = max(left, right), abs(left - right)
+    rows, columns = widest - top, widest - left
+    kernel = weight.shape[2]
+    shape = (*weight.shape[:2], kernel + more, kernel + more)
+    if is_absent(weight):
+        return absent(shape), widest
+    embedded = np.zeros(shape, np.float32)
+    embedded[:, :, rows : rows + kernel, columns : columns + kernel] = weight
+    return embedded, widest
+
+
+def _dense(weight: np.ndarray, groups: int) -> np.ndarray:
+    """A grouped weight as (out, in, kernel, kernel)."""
+    out, narrow, height, width = weight.shape
+    dense = np.zeros((out, narrow * groups, height, width), np.float32)
+    for group in range(groups):
+        rows = slice(group * out // groups, (group + 1) * out // groups)
+        dense[rows, group * narrow : (group + 1) * narrow] = weight[rows]
+    return dense

@@ -1,60 +1,127 @@
-"""Operators that write streams: convolution, matrix product, addition, scaling."""
+"""Operators that write streams: convolution, matrix product, pooling, addition, scaling."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from signmask.compiler.fusion.graph_builder import GraphBuilder
+from signmask.compiler.fusion.constants import scaled, shifted
+from signmask.compiler.fusion.encodings import arguments_of
+from signmask.compiler.fusion.graph_builder import GraphBuilder, per_channel
 from signmask.compiler.fusion.operands import Operands
+from signmask.compiler.fusion.products import product
 from signmask.compiler.fusion.value import Reject, Value
 from signmask.compiler.graph import Call
 from signmask.compiler.layout import Layout
+from signmask.compiler.synthetic import is_absent
 
 
 def conv2d(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
-    """aten.conv2d: square kernel, stride and padding, one group, no dilation."""
-    arguments = dict(
-        zip(("x", "weight", "bias", "stride", "padding", "dilation", "groups"), call.args,
-            strict=False)
-    )  # fmt: skip
-    value = operands.value(call.args[0])
-    weight = operands.constant(arguments["weight"]).astype(np.float32)
-    bias = arguments.get("bias")
+    """aten.conv2d: square kernel, stride and padding, no dilation."""
+    given = arguments_of(call, "input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    value = operands.value(given["input"])
+    weight = operands.weight(given["weight"])
+    bias = given.get("bias")
     kernel = weight.shape[2:]
-    stride, padding = arguments.get("stride", [1, 1]), arguments.get("padding", [0, 0])
+    stride, padding = given.get("stride", [1, 1]), given.get("padding", [0, 0])
     if padding == "valid":
         padding = [0, 0]
     elif padding == "same":
         padding = [k // 2 for k in kernel]
     if kernel[0] != kernel[1] or len({*stride}) > 1 or len({*padding}) > 1:
         shapes = f"kernel {tuple(kernel)}, stride {tuple(stride)}, padding {tuple(padding)}"
-        raise Reject(
-            f"one of {shapes} is not square",
-            "use equal values in both directions",
-        )
-    if arguments.get("groups", 1) != 1 or {*arguments.get("dilation", [1])} != {1}:
-        raise Reject("the convolution is grouped or dilated", "use groups=1 and dilation=1")
-    if not value.layout.is_channels_first or len(value.layout.dims) != 4:
+        raise Reject(f"one of {shapes} is not square", "use equal values in both directions")
+    if {*given.get("dilation", [1])} != {1}:
+        raise Reject("the convolution is dilated", "use dilation=1")
+    if not value.layout.is_image:
         raise Reject("its input is not (N, C, H, W)", "convolve images only")
     offset = None if bias is None else operands.constant(bias)
     layout = Layout.of_shape(call.shape)
-    return builder.linear(value, weight, offset, layout, stride[0], padding[0])
+    groups = given.get("groups", 1)
+    return builder.linear(value, weight, offset, layout, stride[0], padding[0], groups)
 
 
 def linear(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
-    """aten.linear on (images, positions, channels)."""
+    """aten.linear on (..., channels)."""
+    given = arguments_of(call, "input", "weight", "bias")
+    weight = operands.weight(given["weight"])
+    return _matrix(builder, operands, operands.value(given["input"]), weight, given.get("bias"))
+
+
+def matmul(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
+    """aten.matmul or aten.mm with a constant matrix on the right."""
     value = operands.value(call.args[0])
+    if operands.find(call.args[1]) is not None:
+        raise Reject(
+            "it multiplies two matrices of the sample outside of softmax attention",
+            "use scaled_dot_product_attention, or softmax of one product in another",
+        )
+    weight = operands.weight(call.args[1])
+    if weight.ndim != 2:
+        raise Reject("its right operand is not a matrix", "multiply by one constant matrix")
+    return _matrix(builder, operands, value, weight.T, None)
+
+
+def addmm(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
+    """aten.addmm: a constant vector plus a matrix product."""
+    given = arguments_of(call, "bias", "input", "matrix")
+    if given.get("beta", 1) != 1 or given.get("alpha", 1) != 1:
+        raise Reject("it scales its operands", "use linear")
+    weight = operands.weight(given["matrix"])
+    return _matrix(builder, operands, operands.value(given["input"]), weight.T, given["bias"])
+
+
+def _matrix(
+    builder: GraphBuilder, operands: Operands, value: Value, weight: np.ndarray, bias: Any
+) -> Value:
     if not value.layout.is_sequence:
-        raise Reject("its input is not (N, tokens, C)", "move channels to the last dimension")
-    weight = operands.constant(call.args[1]).astype(np.float32)[:, :, None, None]
-    bias = operands.constant(call.args[2]) if len(call.args) > 2 and call.args[2] else None
-    return builder.linear(value, weight, bias, value.layout.resized(c=weight.shape[0]))
+        raise Reject("its input is not (..., C)", "move channels to the last dimension")
+    if not is_absent(weight):
+        weight = np.ascontiguousarray(weight)
+    kernel = weight[:, :, None, None]
+    offset = None if bias is None else operands.vector(bias, len(kernel), 0.0)
+    return builder.linear(value, kernel, offset, value.layout.replaced(-1, "c", len(kernel)))
+
+
+def avg_pool2d(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
+    """aten.avg_pool2d, as a filter of each channel."""
+    given = arguments_of(
+        call, "input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad",
+        "divisor_override",
+    )  # fmt: skip
+    value = operands.value(given["input"])
+    kernel = given["kernel_size"]
+    stride, padding = given.get("stride") or kernel, given.get("padding", [0])
+    if len({*kernel}) > 1 or len({*stride}) > 1 or len({*padding}) > 1:
+        raise Reject("its window is not square", "use equal values in both directions")
+    partial = padding[0] and not given.get("count_include_pad", True)
+    if given.get("ceil_mode") or given.get("divisor_override") or partial:
+        raise Reject("some of its windows are smaller than others", "pool without padding")
+    return _pooled(builder, value, kernel[0], stride[0], padding[0], Layout.of_shape(call.shape))
+
+
+def adaptive_avg_pool2d(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
+    """aten.adaptive_avg_pool2d to a whole fraction of the size."""
+    value = operands.value(call.args[0])
+    sizes, (rows, columns) = value.layout.sizes, call.shape[2:]
+    factor = sizes["h"] // rows
+    if (rows * factor, columns * factor) != (sizes["h"], sizes["w"]):
+        raise Reject("some of its windows are larger than others", "pool by a whole factor")
+    return _pooled(builder, value, factor, factor, 0, Layout.of_shape(call.shape))
+
+
+def _pooled(
+    builder: GraphBuilder, value: Value, kernel: int, stride: int, padding: int, layout: Layout
+) -> Value:
+    if not value.layout.is_image:
+        raise Reject("its input is not (N, C, H, W)", "pool images only")
+    weight, groups = per_channel(np.full((value.channels, kernel, kernel), kernel**-2.0))
+    return builder.linear(value, weight, None, layout, stride, padding, groups)
 
 
 def add(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
-    """aten.add or aten.sub of two tensors, or of a tensor and a per-channel constant."""
+    """aten.add or aten.sub of two tensors, or of a tensor and a constant."""
     sign = -1.0 if call.operator == "aten.sub" else 1.0
     sign *= float(call.kwargs.get("alpha", 1))
     left, right = call.args[0], call.args[1]
@@ -62,34 +129,51 @@ def add(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     if a is not None and b is not None:
         return builder.sum(a, b, sign)
     if a is not None:
-        value, gain, other, factor = a, 1.0, right, sign
-    else:
-        value, gain, other, factor = operands.value(right), sign, left, 1.0
-    table = factor * operands.table(other, value.layout)
-    return builder.with_table(builder.as_stream(value, gain), table)
+        return shifted(builder, a, sign * operands.spread(right, a.layout))
+    value = operands.value(right)
+    if sign != 1.0:
+        value = scaled(builder, value, np.full((1, 1, 1), sign))
+    return shifted(builder, value, operands.spread(left, value.layout))
 
 
 def subtract_from(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
-    """aten.rsub: a number or per-channel constant minus a tensor."""
+    """aten.rsub: a constant minus a tensor."""
     value = operands.value(call.args[0])
     alpha = float(call.kwargs.get("alpha", call.args[2] if len(call.args) > 2 else 1))
-    table = operands.table(call.args[1], value.layout)
-    return builder.with_table(builder.as_stream(value, -alpha), table)
+    negative = scaled(builder, value, np.full((1, 1, 1), -alpha))
+    return shifted(builder, negative, operands.spread(call.args[1], value.layout))
 
 
-def scale(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
-    """aten.mul or aten.div by a number."""
-    value, factor = operands.value(call.args[0]), call.args[1]
-    if not isinstance(factor, (int, float)):
-        try:
-            array = operands.constant(factor)
-        except Reject:
-            raise Reject(
-                "it multiplies or divides by a tensor of the sample or of the timestep",
-                "scale by a single constant number",
-            ) from None
-        if array.size != 1:
-            raise Reject("it scales by a tensor", "scale by a single constant number")
-        factor = float(array.reshape(()))
-    gain = 1.0 / factor if call.operator == "aten.div" else float(factor)
-    return replace(builder.as_stream(value, gain), exclusive=builder.used_once())
+def negate(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
+    """aten.neg."""
+    return scaled(builder, operands.value(call.args[0]), np.full((1, 1, 1), -1.0))
+
+
+def multiply(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
+    """aten.mul of two tensors, or of a tensor and a constant."""
+    left, right = call.args[0], call.args[1]
+    a, b = operands.find(left), operands.find(right)
+    if a is not None and b is not None:
+        return product(builder, a, b)
+    if a is None:
+        a, right = operands.value(right), left
+    return scaled(builder, a, operands.spread(right, a.layout))
+
+
+def divide(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
+    """aten.div by a constant."""
+    value = operands.value(call.args[0])
+    if operands.find(call.args[1]) is not None or call.kwargs.get("rounding_mode"):
+        raise Reject("it divides by a tensor of the sample, or rounds", "divide by constants")
+    divisor = operands.spread(call.args[1], value.layout)
+    if (divisor == 0).any():
+        raise Reject("it divides by zero", "divide by other constants")
+    return scaled(builder, value, 1.0 / divisor)
+
+
+def square(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
+    """aten.square, or aten.pow with exponent 2."""
+    if len(call.args) > 1 and call.args[1] != 2:
+        raise Reject("it raises to another power than 2", "multiply instead")
+    value = operands.value(call.args[0])
+    return product(builder, value, value)

@@ -9,20 +9,22 @@ import numpy as np
 
 from signmask.compiler.fusion.value import Reject, Value
 from signmask.compiler.graph import CallGraph, Ref
-from signmask.compiler.layout import Layout
+from signmask.compiler.layout import Layout, LayoutError
 
 
 class Operands:
-    """Looks arguments up. `values` maps call names to what they compute, None after a rejection;
-    `constants` are the (steps, ...) arrays of the time path."""
+    """Looks arguments up. `values` maps call names to what they compute (several values for a call
+    that splits its operand), None after a rejection; `constants` are the (steps, ...) arrays of the
+    time path."""
 
     def __init__(self, calls: CallGraph, constants: Mapping[str, np.ndarray], steps: int) -> None:
         self.calls, self.constants, self.steps = calls, constants, steps
-        self.values: dict[str, Value | None] = {}
+        self.values: dict[str, Value | tuple[Value, ...] | None] = {}
 
     def find(self, argument: Any) -> Value | None:
         """The value of an argument, or None where it does not depend on the sample."""
-        return self.values.get(argument.name) if isinstance(argument, Ref) else None
+        value = self.values.get(argument.name) if isinstance(argument, Ref) else None
+        return value if isinstance(value, Value) else None
 
     def value(self, argument: Any) -> Value:
         """The value of an argument; raises Reject where it does not depend on the sample."""
@@ -35,41 +37,64 @@ class Operands:
 
     def constant(self, argument: Any) -> np.ndarray:
         """A tensor that is the same at all timesteps, float64; raises Reject for others."""
+        rows = self.rows(argument)
+        if not same_at_all_steps(rows):
+            raise Reject("a weight changes with the timestep", "use constant weights")
+        return rows[0]
+
+    def weight(self, argument: Any) -> np.ndarray:
+        """The same in float32, for a weight matrix: a view of the model's own where it can be, and
+        without memory where the model has no weights. Raises Reject."""
         if isinstance(argument, Ref) and argument.name in self.calls.parameters:
-            return self.calls.parameters[argument.name].double().numpy()
-        if isinstance(argument, Ref) and argument.name in self.constants:
-            rows = self.constants[argument.name]
-            if (rows == rows[0]).all():
-                return rows[0]
-        raise Reject("a weight changes with the timestep or the sample", "use constant weights")
+            tensor = self.calls.parameters[argument.name]
+            if any(tensor.stride()):
+                return tensor.float().contiguous().numpy()
+            return np.broadcast_to(tensor.flatten()[:1].float().numpy(), tensor.shape)
+        return self.constant(argument).astype(np.float32)
 
-    def table(self, argument: Any, layout: Layout) -> np.ndarray:
-        """(steps, channels) of a constant or time-dependent addend; raises Reject where it varies
-        over positions or images."""
-        channels = layout.sizes["c"]
+    def number(self, argument: Any) -> float | None:
+        """A constant of one element, or None for anything else."""
         if isinstance(argument, (int, float)):
-            return np.full((self.steps, channels), float(argument))
-        if isinstance(argument, Ref) and argument.name in self.constants:
-            rows = self.constants[argument.name]
-        else:
-            rows = np.repeat(self.constant(argument)[None], self.steps, axis=0)
-        shape = (1,) * (len(layout.dims) - rows.ndim + 1) + rows.shape[1:]
-        axis = layout.dims.index(("c",)) if ("c",) in layout.dims else -1
-        if any(
-            size != 1 and i != axis and not (layout.dims[i] == ("n",) and _same(rows, i, shape))
-            for i, size in enumerate(shape)
-        ):
+            return float(argument)
+        try:
+            found = self.constant(argument)
+        except Reject:
+            return None
+        return float(found.reshape(())) if found.size == 1 else None
+
+    def spread(self, argument: Any, layout: Layout) -> np.ndarray:
+        """(steps or 1, positions or 1, channels or 1) of a constant operand of a tensor; raises
+        Reject where it differs from image to image or does not fit."""
+        if isinstance(argument, (int, float)):
+            return np.full((1, 1, 1), float(argument))
+        rows = self.rows(argument)
+        try:
+            spread = layout.spread(rows[:1] if same_at_all_steps(rows) else rows)
+        except LayoutError as error:
+            raise Reject(str(error), "give both operands the sample's shape") from None
+        if (spread != spread[:, :1]).any():
             raise Reject(
-                "it adds a constant that varies over positions",
-                "add per-channel constants only",
+                f"conditions of the images differ in '{argument.name}'",
+                "compile for one image or equal conditions",
             )
-        rows = rows.reshape(self.steps, *shape)
-        if layout.dims[0] == ("n",):
-            rows = rows[:, :1]
-        return np.broadcast_to(rows.reshape(self.steps, -1), (self.steps, channels)).copy()
+        return spread[:, 0]
+
+    def vector(self, argument: Any, channels: int, default: float) -> np.ndarray:
+        """(channels,) that is the same at all timesteps; all `default` where it is None."""
+        if argument is None:
+            return np.full(channels, default)
+        return self.constant(argument).reshape(-1).copy()
+
+    def rows(self, argument: Any) -> np.ndarray:
+        """(steps, ...) float64 of a constant; raises Reject where it depends on the sample."""
+        if isinstance(argument, Ref) and argument.name in self.calls.parameters:
+            array = self.calls.parameters[argument.name].double().numpy()
+            return np.broadcast_to(array, (self.steps, *array.shape))
+        if isinstance(argument, Ref) and argument.name in self.constants:
+            return self.constants[argument.name]
+        raise Reject("a weight changes with the sample", "use constant weights")
 
 
-def _same(rows: np.ndarray, axis: int, shape: tuple[int, ...]) -> bool:
-    """Whether all images of a constant's batch axis agree."""
-    full = rows.reshape(rows.shape[0], *shape)
-    return bool((full == np.take(full, [0], axis=axis + 1)).all())
+def same_at_all_steps(rows: np.ndarray) -> bool:
+    """Whether the first axis of `rows` makes no difference."""
+    return len(rows) == 1 or rows.strides[0] == 0 or bool((rows == rows[:1]).all())

@@ -11,20 +11,34 @@ from typing import Any
 import networkx as nx
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_leaves
 
 from signmask.compiler.archive import load_archive, quiet
 from signmask.compiler.errors import CompileError
 from signmask.compiler.graph import Call, CallGraph, Ref, refs
 from signmask.compiler.naming import operator_names
 
+Example = tuple[Any, ...] | Mapping[str, Any]
 
-def capture(model: Any, example_inputs: tuple[torch.Tensor, torch.Tensor] | None) -> CallGraph:
-    """Export `model`, called as model(sample, timestep); raises CompileError."""
+SAMPLE_NAMES = ("sample", "hidden_states")
+TIMESTEP_NAMES = ("timestep", "timesteps", "t")
+
+
+def capture(model: Any, example_inputs: Example | None) -> CallGraph:
+    """Export `model`; raises CompileError.
+
+    `example_inputs` are (sample, timestep, *conditions), or a dict of keyword arguments, nested
+    where the model takes nested dicts. Inputs besides the sample and the timestep are conditions:
+    their values become constants. Of an ExportedProgram or a .pt2 file the dict holds conditions by
+    input name; sample and timestep may be left out.
+    """
     if isinstance(model, (str, Path)):
         program = load_archive(Path(model))
     elif isinstance(model, ExportedProgram):
         program = model
     elif isinstance(model, torch.nn.Module):
+        example_inputs = default_example(model) if example_inputs is None else example_inputs
         program = _export(model, example_inputs)
     else:
         raise CompileError(
@@ -32,7 +46,12 @@ def capture(model: Any, example_inputs: tuple[torch.Tensor, torch.Tensor] | None
             "or the path of a .pt2 file."
         )
     with quiet():
-        return _to_graph(program.run_decompositions({}))
+        program = program.run_decompositions({})
+    inputs = _inputs(program)
+    sample, timestep = _sample_and_timestep(inputs)
+    given = _given(inputs, example_inputs)
+    conditions = {n: v for n, v in inputs.items() if n not in (sample, timestep)}
+    return _to_graph(program, sample, timestep, _conditions(conditions, given))
 
 
 def default_example(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,13 +67,13 @@ def default_example(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]
     return torch.zeros(1, channels, height, width), torch.tensor([1])
 
 
-def _export(model: torch.nn.Module, example: tuple | None) -> ExportedProgram:
-    inputs = example if example is not None else default_example(model)
+def _export(model: torch.nn.Module, example: Example) -> ExportedProgram:
+    args, kwargs = ((), dict(example)) if isinstance(example, Mapping) else (tuple(example), {})
     training = model.training
     model.eval()
     try:
         with quiet():
-            return torch.export.export(model, tuple(inputs), strict=False)
+            return torch.export.export(model, args, kwargs=kwargs, strict=False)
     except Exception as error:  # torch.export raises many unrelated types
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CompileError(
@@ -65,15 +84,91 @@ def _export(model: torch.nn.Module, example: tuple | None) -> ExportedProgram:
         model.train(training)
 
 
-def _to_graph(program: ExportedProgram) -> CallGraph:
+def _inputs(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """The tensors that the program takes, by name, as torch.export knows them: without values."""
+    signature = program.graph_signature
+    names = {spec.arg.name for spec in signature.input_specs if spec.kind == InputKind.USER_INPUT}
+    nodes = (n for n in program.graph.nodes if n.op == "placeholder" and n.name in names)
+    values = {node.name: node.meta.get("val") for node in nodes}
+    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def _sample_and_timestep(inputs: Mapping[str, torch.Tensor]) -> tuple[str, str]:
+    """Names of both, the latter empty if the model takes none: by their names, or the first and the
+    second input."""
+    if not inputs:
+        raise CompileError(
+            "the model takes no tensor; its forward must be forward(sample, timestep)."
+        )
+    names = list(inputs)
+    sample = next((n for n in SAMPLE_NAMES if n in inputs), names[0])
+    others = [n for n in names if n != sample]
+    timestep = next((n for n in TIMESTEP_NAMES if n in inputs), others[0] if others else "")
+    return sample, timestep
+
+
+def _given(inputs: Mapping[str, torch.Tensor], example: Example | None) -> dict[str, Any]:
+    """Example inputs by the program's input names; raises CompileError for unknown names."""
+    if not isinstance(example, Mapping):
+        leaves = [x for x in tree_leaves(example) if isinstance(x, torch.Tensor)]
+        return dict(zip(inputs, leaves, strict=False))
+    given = _flattened(example)
+    unknown = [n for n in given if n not in inputs]
+    if unknown:
+        raise CompileError(
+            f"the model takes no input '{unknown[0]}'; its inputs are {', '.join(inputs)}."
+        )
+    return given
+
+
+def _flattened(example: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+    """Tensors of nested dicts and lists by torch.export's names: added_cond_kwargs_text_embeds."""
+    found: dict[str, torch.Tensor] = {}
+    for key, value in example.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= _flattened(value, f"{name}_")
+        elif isinstance(value, (list, tuple)):
+            found |= _flattened({str(i): x for i, x in enumerate(value)}, f"{name}_")
+        elif isinstance(value, torch.Tensor):
+            found[name] = value
+    return found
+
+
+def _conditions(
+    expected: Mapping[str, torch.Tensor], given: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """The value of every condition; raises CompileError with those that are missing."""
+    missing = [f"{n} {tuple(v.shape)}" for n, v in expected.items() if n not in given]
+    if missing:
+        raise CompileError(
+            f"the model takes conditions that were not given: {', '.join(missing)}; pass their "
+            "tensors in example_inputs."
+        )
+    for name, value in expected.items():
+        if given[name].shape != value.shape:
+            raise CompileError(
+                f"condition '{name}' has shape {tuple(given[name].shape)}, the exported model "
+                f"takes {tuple(value.shape)}; give that shape or export again."
+            )
+        if not torch.isfinite(given[name]).all():
+            raise CompileError(
+                f"condition '{name}' holds NaN or infinity; repair it before compiling."
+            )
+    return {n: given[n].detach().to(v.dtype) for n, v in expected.items()}
+
+
+def _to_graph(
+    program: ExportedProgram, sample: str, timestep: str, conditions: dict[str, torch.Tensor]
+) -> CallGraph:
     signature = program.graph_signature
     lifted = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = signature.inputs_to_lifted_tensor_constants
     names = operator_names(program)
     graph = nx.DiGraph()
     parameters: dict[str, torch.Tensor] = {}
-    inputs: list[str] = []
     output = ""
+    example = torch.ones(1, dtype=torch.int64)
     for node in program.graph.nodes:
         if node.op == "placeholder":
             if node.name in lifted or node.name in constants:
@@ -87,8 +182,9 @@ def _to_graph(program: ExportedProgram) -> CallGraph:
                         "compiling."
                     )
                 parameters[node.name] = tensor.detach()
-            else:
-                inputs.append(node.name)
+            elif node.name == timestep:
+                value = node.meta["val"]
+                example = torch.ones(tuple(value.shape), dtype=value.dtype)
         if node.op == "output":
             results = list(refs(_convert(node.args, names)))
             if len(results) != 1:
@@ -111,16 +207,7 @@ def _to_graph(program: ExportedProgram) -> CallGraph:
         )
         for name in refs(_convert((node.args, dict(node.kwargs)), names)):
             graph.add_edge(name, names[node.name])
-    if not inputs or len(inputs) > 2:
-        raise CompileError(
-            f"the model takes {len(inputs)} inputs; its forward must be forward(sample, timestep)."
-        )
-    timestep = inputs[1] if len(inputs) == 2 else ""
-    example = torch.ones(1, dtype=torch.int64)
-    for node in program.graph.nodes:
-        if node.name == timestep and isinstance(node.meta.get("val"), torch.Tensor):
-            example = torch.ones(tuple(node.meta["val"].shape), dtype=node.meta["val"].dtype)
-    return CallGraph(graph, parameters, inputs[0], timestep, example, output)
+    return CallGraph(graph, parameters, sample, timestep, example, output, conditions)
 
 
 def _convert(value: Any, names: Mapping[str, str]) -> Any:

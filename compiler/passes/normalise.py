@@ -11,7 +11,7 @@ from signmask.compiler.graph import Call, CallGraph, Ref, refs, substitute
 
 ALIASES = {
     "aten.clone", "aten.contiguous", "aten.alias", "aten.detach", "aten.lift_fresh_copy",
-    "aten.dropout", "aten.feature_dropout", "aten.identity",
+    "aten.dropout", "aten.feature_dropout", "aten.identity", "aten.positive",
 }  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def normalise(calls: CallGraph) -> CallGraph:
     if calls.timestep:
         needed.add(calls.timestep)
     cleaned.remove_nodes_from([n for n in cleaned if n not in needed])
+    calls.conditions = {n: x for n, x in calls.conditions.items() if n in cleaned}
     calls.graph, calls.output = cleaned, output
     return calls
 

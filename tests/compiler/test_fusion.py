@@ -109,23 +109,26 @@ def test_attention_operands_have_one_reader():
 
 
 class Refused(nn.Module):
-    """Six operators that do not fit, for six reasons."""
+    """Operators that do not fit, each for another reason."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.grouped = nn.Conv2d(4, 4, 3, padding=1, groups=2)
+        self.dilated = nn.Conv2d(4, 4, 3, padding=2, dilation=2)
         self.oblong = nn.Conv2d(4, 4, (1, 3), padding=(0, 1))
         self.register_buffer("picture", torch.randn(1, 4, 8, 8))
 
     def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        del timestep
-        x = torch.sigmoid(sample)  # line: sigmoid
-        y = self.grouped(sample)  # line: grouped
+        x = torch.exp(sample)  # line: exponential
+        y = self.dilated(sample)  # line: dilated
         z = self.oblong(sample)  # line: oblong
-        u = sample * sample  # line: product
-        v = sample + self.picture  # line: picture
+        u = sample * self.picture  # line: picture
+        v = sample + self.picture * timestep  # line: moving
         w = F.interpolate(sample, size=(12, 12))[:, :, :8, :8]  # line: enlarged
-        return x + y + z + u + v + w
+        s = sample[:, :, :4]  # line: crop
+        q = tokens(sample)
+        t = q @ q.transpose(1, 2)  # line: scores
+        r = F.pad(sample, (1, 1, 1, 1), mode="reflect")  # line: mirrored
+        return x + y + z + u + v + w + s.sum() + t.sum() + r[:, :, 1:9, 1:9]
 
 
 def line_of(tag: str) -> str:
@@ -138,12 +141,15 @@ def test_every_refused_operator_is_named_with_its_line_and_reason():
         trace(Refused(), TIMESTEPS, EXAMPLE)
     found = {r.line.rsplit(" ", 2)[0].rsplit(":", 1)[1]: r for r in caught.value.rejections}
     expected = {
-        "sigmoid": ("aten.sigmoid", "no such operation"),
-        "grouped": ("aten.conv2d", "grouped"),
+        "exponential": ("aten.exp", "no such operation"),
+        "dilated": ("aten.conv2d", "dilated"),
         "oblong": ("aten.conv2d", "not square"),
-        "product": ("aten.mul", "tensor of the sample"),
-        "picture": ("aten.add", "varies over positions"),
+        "picture": ("aten.mul", "varies over positions"),
+        "moving": ("aten.add", "over positions and over timesteps"),
         "enlarged": ("aten.upsample_nearest2d", "resizes 8x8 to 12x12"),
+        "crop": ("aten.slice", "does not count channels"),
+        "scores": ("aten.matmul", "two matrices of the sample"),
+        "mirrored": ("aten.pad", "other than zeros"),
     }
     assert set(found) == {line_of(tag) for tag in expected}
     for tag, (operator, reason) in expected.items():
@@ -152,15 +158,15 @@ def test_every_refused_operator_is_named_with_its_line_and_reason():
         assert reason in rejection.reason
         assert "test_fusion.py" in rejection.line
     message = str(caught.value)
-    assert message.startswith("6 unsupported operator(s): ")
+    assert message.startswith("9 unsupported operator(s): ")
     assert "\n" not in message
 
 
 def test_patterns_and_their_absence():
-    call = Call("aten.tanh.default", (), {}, (1,))
+    call = Call("aten.sort.default", (), {}, (1,))
     with pytest.raises(Reject, match="no such operation"):
         pattern_of(call)
-    assert PATTERNS["aten.conv2d"].__name__ == "conv2d"
+    assert PATTERNS["aten.conv2d"].fuse.__name__ == "conv2d"
 
 
 def test_a_table_keeps_one_row_per_step():
