@@ -147,7 +147,8 @@ def measure(
             inputs.append(scaled.numpy().copy())
             if counting:
                 ranges.counting(step)
-            predicted = model(scaled, step, ranges.observe)
+            # Further channels are a learnt variance, which the sampler does not use.
+            predicted = model(scaled, step, ranges.observe)[:, : x.shape[1]]
             x = scheduler.step(predicted, timestep, x).prev_sample
             if progress is not None:
                 done = (index + (step + 1) / len(graph.timesteps)) / len(runs)
