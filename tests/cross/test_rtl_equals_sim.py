@@ -16,13 +16,17 @@ from tempfile import mkdtemp
 import numpy as np
 import pytest
 
+from signmask.compiler.backend.lower import lower
 from signmask.hw.simulation.backend import RtlMachine
+from signmask.hw.spec.config import NANO
 from signmask.hw.spec.container import Program
+from signmask.hw.spec.network import Knobs
 from signmask.hw.spec.step import StepResult
 from signmask.runtime.cli.main import main
 from signmask.runtime.divergence import Lockstep
 from signmask.runtime.session import Session
 from signmask.sim.machine import Machine
+from tests.tiny_networks import NETWORKS, input_codes
 
 STEPS = 20
 # Memory latency, near-data latency, of the steps that are executed at it.
@@ -32,6 +36,14 @@ SETTINGS = {
     "restore": ["--dataflow", "restore"],
     "mask": ["--dataflow", "mask"],
     "paper": ["--dataflow", "mask", "--paper"],
+}
+
+KNOBS = {
+    "dense": Knobs(dataflow="dense"),
+    "restore": Knobs(dataflow="restore"),
+    "mask": Knobs(),
+    "carry": Knobs(loop="carry", carry_bits=3, overflow="spill"),
+    "open trend": Knobs(loop="open", overflow="clip"),
 }
 
 
@@ -114,6 +126,14 @@ def test_random_stalls_change_no_result(setting):
 def test_relu_model():
     program, codes = recorded("fashion-relu", "mask", 2)
     run(program, codes)
+
+
+@pytest.mark.parametrize("setting", KNOBS)
+def test_transformer(setting):
+    """Norms of tokens, products, and norms with a gain per step, of two images."""
+    network, tensors = NETWORKS["transformer"](seed=3, knobs=KNOBS[setting], rows=2)
+    codes = input_codes(network, 2, seed=5)
+    run(lower(network, tensors, NANO, 2), [codes[step] for step in range(3)])
 
 
 def test_every_scratchpad_write_agrees():
