@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from signmask.compiler.backend.scratchpad import Block
@@ -27,8 +28,19 @@ class ProgramBuilder:
 
     def __init__(self) -> None:
         self.instructions: list[Instruction] = []
+        self.layers: list[str] = []  # of each instruction, for the report
+        self._layer = ""
         self._spaces: dict[str, _Accesses] = {}
         self._seen: dict[tuple[Queue, Queue], int] = {}
+
+    @contextmanager
+    def layer(self, name: str) -> Iterator[None]:
+        """Instructions emitted meanwhile work for this layer."""
+        before, self._layer = self._layer, name
+        try:
+            yield
+        finally:
+            self._layer = before
 
     def emit(
         self,
@@ -55,6 +67,7 @@ class ProgramBuilder:
             old = self.instructions[source]
             self.instructions[source] = replace(old, signals=old.signals | {queue})
         self.instructions.append(Instruction(name, fields, frozenset(waits), frozenset()))
+        self.layers.append(self._layer)
         for block in reads:
             self._record(block, index, is_write=False)
         for block in writes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from signmask.compiler.backend.context import Context, Phase
 from signmask.compiler.backend.descriptors import boundary_descriptor, stream_descriptor
 from signmask.compiler.backend.layout import Layout
 from signmask.compiler.backend.phase import emit_phase
+from signmask.compiler.backend.report import layer_report
 from signmask.compiler.backend.streams import stat_shift
 from signmask.compiler.backend.widths import check_engine_tables, check_widths
 from signmask.compiler.errors import CompileError
@@ -67,8 +67,9 @@ def lower(
         stream_descriptor(layout, stream, chunk_words, stat_shift(context, stream))
     phases: tuple[Phase, ...] = ("dense",) if knobs.dataflow == "dense" else ("dense", "delta")
     try:
+        emitted = {phase: emit_phase(layout, phase) for phase in phases}
         code: dict[str, np.ndarray] = {
-            phase: assemble(emit_phase(layout, phase)) for phase in phases
+            phase: assemble(instructions) for phase, (instructions, _) in emitted.items()
         }
     except IsaError as error:
         raise CompileError(
@@ -80,7 +81,7 @@ def lower(
         code=code,
         image=layout.image(),
         memory_map=layout.map.to_json(),
-        report=tuple(layer_report(layout)),
+        report=tuple(layer_report(layout, emitted)),
     )
 
 
@@ -96,30 +97,3 @@ def _check_accumulators(network: Network, tensors: Mapping[str, np.ndarray]) -> 
                 f"'{linear.name}' may reach {bound} in its accumulator, beyond int32; split its "
                 "input channels over two layers."
             )
-
-
-def layer_report(layout: Layout) -> list[dict[str, Any]]:
-    """One row per linear operator: mode, reason, work and memory."""
-    rows = []
-    network = layout.network
-    for linear in network.linears.values():
-        source = network.shape_of(linear.source)
-        state = sum(
-            region.size
-            for region in layout.map
-            if region.kind in ("state", "delta")
-            and region.name.split("/", 1)[-1] in (linear.source, linear.out, linear.name)
-        )
-        rows.append(
-            {
-                "layer": linear.name,
-                "operand": linear.source,
-                "mode": source.mode,
-                "reason": source.reason,
-                "macs": linear.macs * layout.batch,
-                "weight_bytes": layout.map[f"weights/{linear.name}"].size,
-                "operand_bytes": layout.operand_words(linear.source) * layout.group,
-                "state_bytes": state,
-            }
-        )
-    return rows

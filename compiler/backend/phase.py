@@ -9,7 +9,12 @@ from signmask.compiler.backend.context import Context, Phase
 from signmask.compiler.backend.encodings import EncodingEmitter, emit_prepare, emit_source
 from signmask.compiler.backend.layout import Layout
 from signmask.compiler.backend.products import emit_product
-from signmask.compiler.backend.streams import StreamEmitter, emit_output, emit_update_stream
+from signmask.compiler.backend.streams import (
+    Follower,
+    StreamEmitter,
+    emit_output,
+    emit_update_stream,
+)
 from signmask.compiler.errors import CompileError
 from signmask.hw.spec.isa import Instruction, Traffic
 from signmask.hw.spec.network import Encoding, Linear, Network, Stream
@@ -132,35 +137,52 @@ class PhaseEmitter:
         """Whether a mask step encodes it from raw values, which the engine keeps."""
         return self.context.masked and encoding.mode != "mask"
 
+    def _layer_of(self, stage: Stage) -> str:
+        """The layer that a stage counts for: its last Linear, attention or product."""
+        linears = self._linears(stage)
+        return linears[-1].name if linears else stage.name
+
+    def _layer_after(self, encoding: Encoding) -> str:
+        """The layer that an encoding counts for: the first that reads it."""
+        stage = self.stages[self.consumers[encoding.name][0]]
+        readers = [item.name for item in self._linears(stage) if item.source == encoding.name]
+        return readers[0] if readers else self._layer_of(stage)
+
     def emit(self) -> list[Instruction]:
         """All instructions of the phase, tokens included; raises CompileError if a scratchpad is
         too small."""
         context = self.context
-        self._prepare(LOOKAHEAD)
-        self._emit_input()
+        with context.builder.layer(self.network.input):
+            self._prepare(LOOKAHEAD)
+            self._emit_input()
         produced: set[str] = set()
         for i, stage in enumerate(self.stages):
-            context.advance(i)
-            self._prepare(i + LOOKAHEAD)
-            for linear in self._linears(stage):
-                self._require(linear.source)
-            if stage.kind == "stream":
-                produced.add(stage.name)
-                self._emit_stream(self.network.streams[stage.name], produced)
-            elif stage.kind == "product":
-                product = self.network.products[stage.name]
-                for factor in (product.a, product.b):
-                    self._restore_streams(self.network.encodings[factor])
-                emit_product(context, product)
-                for factor in (product.a, product.b):
-                    self._encoded(self.network.encodings[factor])
-            elif stage.kind == "attention":
-                AttentionEmitter(context, self.network.attentions[stage.name]).emit()
-            else:
-                emit_output(context, self.network.linears[stage.name])
-            self._release(i)
-            self._update(produced)
+            with context.builder.layer(self._layer_of(stage)):
+                self._emit_stage(i, stage, produced)
         return context.builder.instructions
+
+    def _emit_stage(self, i: int, stage: Stage, produced: set[str]) -> None:
+        context = self.context
+        context.advance(i)
+        self._prepare(i + LOOKAHEAD)
+        for linear in self._linears(stage):
+            self._require(linear.source)
+        if stage.kind == "stream":
+            produced.add(stage.name)
+            self._emit_stream(self.network.streams[stage.name], produced)
+        elif stage.kind == "product":
+            product = self.network.products[stage.name]
+            for factor in (product.a, product.b):
+                self._restore_streams(self.network.encodings[factor])
+            emit_product(context, product)
+            for factor in (product.a, product.b):
+                self._encoded(self.network.encodings[factor])
+        elif stage.kind == "attention":
+            AttentionEmitter(context, self.network.attentions[stage.name]).emit()
+        else:
+            emit_output(context, self.network.linears[stage.name])
+        self._release(i)
+        self._update(produced)
 
     def _prepare(self, until: int) -> None:
         """PREPARE the encodings whose operands are needed before stage `until`."""
@@ -176,7 +198,8 @@ class PhaseEmitter:
         if self.context.masked and encoding.name not in self.prepared:
             self.prepared.add(encoding.name)
             if not self._restored(encoding):
-                emit_prepare(self.context, encoding)
+                with self.context.builder.layer(self._layer_after(encoding)):
+                    emit_prepare(self.context, encoding)
 
     def _restore_streams(self, encoding: Encoding) -> None:
         """Bring the raw values that an encoding is restored from up to date in memory."""
@@ -220,10 +243,15 @@ class PhaseEmitter:
         encoding = self.network.encodings[source]
         self._prepare_now(encoding)
         self._restore_streams(encoding)
-        emitter = EncodingEmitter(self.context, encoding)
-        for part in range(len(encoding.streams)):
-            emitter.part(part)
-        self._finish(emitter)
+        self._encode(encoding)
+
+    def _encode(self, encoding: Encoding) -> None:
+        """Encode all parts from their streams."""
+        with self.context.builder.layer(self._layer_after(encoding)):
+            emitter = EncodingEmitter(self.context, encoding)
+            for part in range(len(encoding.streams)):
+                emitter.part(part)
+            self._finish(emitter)
 
     def _finish(self, emitter: EncodingEmitter) -> None:
         emitter.finish()
@@ -263,23 +291,23 @@ class PhaseEmitter:
         if context.masked:
             for encoding in ready:
                 self._prepare_now(encoding)
-            emitters = [EncodingEmitter(context, encoding) for encoding in ready]
-            followers = [
-                (emitter, emitter.encoding.streams.index(stream.name)) for emitter in emitters
-            ]
+            followers = []
+            for encoding in ready:
+                layer = self._layer_after(encoding)
+                with context.builder.layer(layer):
+                    emitter = EncodingEmitter(context, encoding)
+                followers.append(Follower(emitter, encoding.streams.index(stream.name), layer))
             producer.emit(followers)
-            for emitter, own in followers:
-                for part in range(len(emitter.encoding.streams)):
-                    if part != own:
-                        emitter.part(part)
-                self._finish(emitter)
+            for follower in followers:
+                with context.builder.layer(follower.layer):
+                    for part in range(len(follower.emitter.encoding.streams)):
+                        if part != follower.part:
+                            follower.emitter.part(part)
+                    self._finish(follower.emitter)
             return
         producer.emit([])
         for encoding in ready:
-            emitter = EncodingEmitter(context, encoding)
-            for part in range(len(encoding.streams)):
-                emitter.part(part)
-            self._finish(emitter)
+            self._encode(encoding)
 
     def _release(self, stage: int) -> None:
         """Free operands whose last consumer was this stage."""
@@ -288,14 +316,17 @@ class PhaseEmitter:
                 self.context.free(self.context.operands.pop(source))
 
 
-def emit_phase(layout: Layout, phase: Phase) -> list[Instruction]:
-    """Instructions of a phase. Streams that had to leave the accumulator scratchpad before their
-    last use get a copy in memory, which changes the program, until none is missing."""
+def emit_phase(layout: Layout, phase: Phase) -> tuple[list[Instruction], list[str]]:
+    """Instructions of a phase, and the layer that each of them works for.
+
+    Streams that had to leave the accumulator scratchpad before their last use get a copy in memory,
+    which changes the program, until none is missing.
+    """
     must_store: frozenset[str] = frozenset()
     while True:
         emitter = PhaseEmitter(layout, phase, must_store)
         instructions = emitter.emit()
         missing = emitter.context.evicted - must_store
         if emitter.context.masked or layout.network.knobs.dataflow == "mask" or not missing:
-            return instructions
+            return instructions, emitter.context.builder.layers
         must_store |= missing

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from signmask.compiler.backend.context import Chunk, Context
 from signmask.compiler.backend.encodings import EncodingEmitter
 from signmask.compiler.backend.grouping import Run
@@ -78,6 +81,14 @@ def _emit_run(
     context.free(weights)
 
 
+class Follower(NamedTuple):
+    """An encoding that takes the chunks of a stream, as its part `part`, for a layer."""
+
+    emitter: EncodingEmitter
+    part: int
+    layer: str
+
+
 class StreamEmitter:
     """Emits one stream: every Linear that names it, its table, its addends, its stores."""
 
@@ -106,16 +117,16 @@ class StreamEmitter:
                 "parameter", 2 * self.planes * layout.batch, f"sums of '{stream.name}'"
             )
 
-    def emit(self, followers: list[tuple[EncodingEmitter, int]]) -> None:
-        """All chunks; in a mask step each chunk goes straight on to the encodings `followers`
-        (emitter, part number)."""
+    def emit(self, followers: Sequence[Follower]) -> None:
+        """All chunks; in a mask step each chunk goes straight on to the followers."""
         context = self.context
         for chunk in context.chunks(self.stream):
             target = self._chunk(chunk)
             self._store(chunk, target)
             if context.masked:
-                for emitter, part in followers:
-                    emitter.chunk(part, chunk, target)
+                for follower in followers:
+                    with context.builder.layer(follower.layer):
+                        follower.emitter.chunk(follower.part, chunk, target)
             if self.block is None:
                 context.free(self.passing)
         for block in (*self.multipliers, *self.tables):
@@ -193,6 +204,10 @@ class StreamEmitter:
         )
 
     def _product(self, linear: Linear, chunk: Chunk, product: Block) -> None:
+        with self.context.builder.layer(linear.name):
+            self._multiply(linear, chunk, product)
+
+    def _multiply(self, linear: Linear, chunk: Chunk, product: Block) -> None:
         context = self.context
         restore = context.dataflow == "restore"
         region, first = f"accumulator/{linear.name}", chunk.first * self.words

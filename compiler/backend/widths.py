@@ -79,11 +79,14 @@ def check_engine_tables(layout: Layout) -> None:
     """Raise CompileError for a boundary whose tables exceed the near-data engine's memory."""
     config, knobs = layout.config, layout.network.knobs
     for encoding in layout.network.encodings.values():
+        if encoding.mode != "mask":
+            continue
         needed = table_words(
             config, sum(layout.encoding_planes(encoding)), layout.batch,
             encoding.norm.groups if encoding.norm else 0,
             knobs.norm if encoding.norm else "affine", knobs.loop,
             layout.segment_bits(encoding) > 0,
+            layout.row_stride(f"gain_table/{encoding.name}") > 0,
         )  # fmt: skip
         if needed > config.engine_words:
             raise CompileError(
