@@ -23,13 +23,15 @@ def compile_model(
     name: str = "model",
     example_inputs: Any = None,
     progress: Progress | None = None,
+    images: int = 64,
 ) -> Program:
     """Compile a torch module, an ExportedProgram or a .pt2 path for `steps` timesteps.
 
+    `images` trajectories are sampled where there is no `calibration`; 0: none, see `quantise`.
     knobs must ask for the lanes that `config` has. The same arguments give the same bytes. Raises
     CompileError, UnsupportedOperators among them, before anything is written.
     """
     network, tensors = quantise(
-        model, scheduler, steps, knobs, calibration, name, example_inputs, progress
+        model, scheduler, steps, knobs, calibration, name, example_inputs, progress, images
     )
     return lower(network, tensors, config, batch)

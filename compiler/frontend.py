@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from signmask.compiler.passes.normalise import normalise
 from signmask.compiler.passes.pad_heads import pad_heads
 from signmask.compiler.passes.quantise import build_network
 from signmask.compiler.passes.time_path import fold_time_path
+from signmask.compiler.synthetic import UNIT_NORMAL, delta_shares, lacks_weights, unit_normal
 from signmask.compiler.verifier import verify_calls, verify_network, verify_tensors
 from signmask.hw.spec.network import Knobs, Network
 
@@ -81,19 +83,31 @@ def quantise(
     name: str = "model",
     example_inputs: Any = None,
     progress: Progress | None = None,
+    images: int = 64,
 ) -> tuple[Network, dict[str, np.ndarray]]:
     """The integer Network of a model and its tensors by name; see `trace` for `model`.
 
-    Without a `calibration`, 64 trajectories are sampled first. Raises CompileError.
+    Without a `calibration`, `images` trajectories are sampled first; for 0 images, and where
+    weights are absent, statistics are assumed (`synthetic`), and the network's `info` says so.
+    Raises CompileError.
     """
     scheduler, timesteps = schedule_of(scheduler, steps)
     graph = trace(model, timesteps, example_inputs)
+    missing = lacks_weights(graph)
+    info: dict[str, Any] = {}
+    if calibration is None and (missing or images == 0):
+        calibration = unit_normal(graph)
+        info = {"statistics": UNIT_NORMAL, "deltas": asdict(delta_shares(steps))}
+    if missing:
+        info["weights"] = "none"
     with one_thread():
         if calibration is None:
-            calibration = measure(graph, scheduler, progress=progress)
+            calibration = measure(graph, scheduler, images, progress=progress)
         calibration.check(graph)
         network, tensors = build_network(graph, calibration, knobs, name)
-        correct_bias(network, tensors, graph, calibration, progress=progress)
+        if calibration.inputs.size:
+            correct_bias(network, tensors, graph, calibration, progress=progress)
+    network = replace(network, info=network.info | info)
     verify_network(network, tensors)
     network = pad_heads(network, tensors)
     verify_network(network, tensors)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from signmask.hw.spec.container import Program
 from signmask.hw.spec.step import Backend, StepResult
+from signmask.runtime.errors import RunError
 
 __all__ = ["BACKENDS", "Backend", "StepResult", "open_backend"]
 
@@ -13,7 +14,9 @@ BACKENDS = ("reference", "sim", "rtl")
 
 
 def open_backend(name: str, program: Program) -> Backend:
-    """A fresh backend with the program loaded; raises ValueError for an unknown name."""
+    """A fresh backend with the program loaded; raises ValueError for an unknown name and RunError
+    for a program without weights."""
+    _require_weights(program)
     if name == "reference":
         from signmask.reference.golden import GoldenModel
 
@@ -29,7 +32,17 @@ def open_backend(name: str, program: Program) -> Backend:
 
 def open_rtl(program: Program, stall_seed: int | None = None, waves: Path | None = None) -> Backend:
     """The RTL in Verilator, compiled on first use. stall_seed: stall all memory channels at
-    random. waves: file for a trace of all signals. Raises RtlError when a tool is missing."""
+    random. waves: file for a trace of all signals. Raises RtlError when a tool is missing and
+    RunError for a program without weights."""
+    _require_weights(program)
     from signmask.hw.simulation.backend import RtlMachine
 
     return RtlMachine(program, stall_seed=stall_seed, waves=waves)
+
+
+def _require_weights(program: Program) -> None:
+    if program.network.info.get("weights") == "none":
+        raise RunError(
+            f"the program of '{program.network.name}' has no weights and cannot be run; compile it "
+            "without --no-weights."
+        )

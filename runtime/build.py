@@ -15,14 +15,19 @@ from signmask.runtime.errors import RunError
 from signmask.runtime.host import HostScheduler, make_scheduler
 from signmask.runtime.sources import ModelSource
 
+CALIBRATION_IMAGES = 64
 Progress = Callable[[str, float], None]  # stage, fraction of it
 
 
 def calibrate_source(
-    source: ModelSource, steps: int, model: Any, progress: Progress | None = None
+    source: ModelSource,
+    steps: int,
+    model: Any,
+    progress: Progress | None = None,
+    images: int = CALIBRATION_IMAGES,
 ) -> Any:
     """The compiler's statistics of a loaded model, for several programs of the same schedule: the
-    ones shipped with a bundled model where they fit, else measured."""
+    ones shipped with a bundled model where they fit, else measured on `images` trajectories."""
     HostScheduler(source.scheduler, steps)
     found = shipped(source, steps)
     if found is not None:
@@ -30,7 +35,14 @@ def calibrate_source(
     from signmask.compiler.frontend import calibrate
 
     with fixed_randomness():
-        return calibrate(model, make_scheduler(source.scheduler), steps, progress=progress)
+        return calibrate(
+            model,
+            make_scheduler(source.scheduler),
+            steps,
+            source.example_inputs(model),
+            images,
+            progress=progress,
+        )
 
 
 def build_program(
@@ -42,22 +54,26 @@ def build_program(
     model: Any = None,
     progress: Progress | None = None,
     calibration: Any = None,
+    images: int = CALIBRATION_IMAGES,
 ) -> Program:
     """Compile a source; `model` spares loading it again, `calibration` (of the same source and
-    steps) measuring it again.
+    steps) measuring it again on `images` trajectories (0: statistics are assumed).
 
-    Raises RunError for impossible steps or batch, and the compiler's own errors.
+    Raises RunError for impossible steps, batch or images, and the compiler's own errors.
     """
     if batch < 1:
         raise RunError(f"the batch is {batch}; compile for at least 1 image.")
+    if images < 0:
+        raise RunError(f"--calibration-images is {images}; use 0 (assume statistics) or more.")
     HostScheduler(source.scheduler, steps)
     from signmask.compiler.driver import compile_model
 
-    if calibration is None:
+    if calibration is None and images:
         calibration = shipped(source, steps)
+    model = source.load() if model is None else model
     with fixed_randomness():
         program = compile_model(
-            source.load() if model is None else model,
+            model,
             config,
             knobs,
             steps,
@@ -65,9 +81,14 @@ def build_program(
             scheduler=make_scheduler(source.scheduler),
             calibration=calibration,
             name=source.name,
+            example_inputs=source.example_inputs(model),
             progress=progress,
+            images=images,
         )
-    return replace(program, source=source.to_json(), scheduler=dict(source.scheduler))
+    facts = source.to_json()
+    if digest := source.condition_digest(model):
+        facts["conditions_sha256"] = digest
+    return replace(program, source=facts, scheduler=dict(source.scheduler))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from signmask.runtime.pixels import grid, png, unfold
 from signmask.runtime.presets import knobs_for
 from signmask.runtime.quality import error_over_steps, measure
 from signmask.runtime.session import SampleResult, Session
-from signmask.runtime.sources import ModelSource, float_model
+from signmask.runtime.sources import ModelSource
 
 FORMAT = 1
 # label, dataflow, the paper's setting
@@ -123,7 +123,7 @@ def compare_dataflows(
         if plain is None:
             scheduler = HostScheduler.of_program(program)
             fraction = _fraction(tell, "sampling fp32")
-            front = float_model(model)
+            front = source.float_model(model)
             plain = sample_float(front, scheduler, session.shape, images, seed, fraction)
             pixels[FLOAT] = unfold(plain.images, source.unfold)
         fraction = _fraction(tell, f"running {label} on {backend}")

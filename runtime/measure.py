@@ -18,7 +18,7 @@ from signmask.runtime.host import HostScheduler
 from signmask.runtime.pixels import grid, png, unfold
 from signmask.runtime.quality import Quality, measure
 from signmask.runtime.session import Progress, SampleResult
-from signmask.runtime.sources import float_model, reopen
+from signmask.runtime.sources import reopen
 
 ARRAY = "array"  # the unit whose busy share is the utilisation
 
@@ -55,7 +55,9 @@ def measure_run(
         notes.append(f"no comparison with fp32: {error}")
     else:
         scheduler = HostScheduler.of_program(program)
-        samples = sample_float(float_model(source.load()), scheduler, shape, images, seed, progress)
+        samples = sample_float(
+            source.float_model(source.load()), scheduler, shape, images, seed, progress
+        )
         against_float = measure(pixels, unfold(samples.images, factor))
     if backend == "reference" and program.network.knobs.dataflow == "dense":
         dense = result

@@ -1,8 +1,9 @@
-"""A compiled model in the place of a diffusers `UNet2DModel`."""
+"""A compiled model in the place of a diffusers denoiser: a U-Net or a transformer."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import nn
 from signmask.hw.spec.config import HardwareConfig, preset
 from signmask.hw.spec.container import Program
 from signmask.runtime.backend import BACKENDS, Backend, open_backend
-from signmask.runtime.build import Progress, build_program
+from signmask.runtime.build import CALIBRATION_IMAGES, Progress, build_program
+from signmask.runtime.denoisers import Conditioned, digest_of, flatten
 from signmask.runtime.errors import RunError
 from signmask.runtime.host import input_codes, predicted_noise, scheduler_config
 from signmask.runtime.presets import knobs_for
@@ -23,11 +25,12 @@ from signmask.runtime.sources import ModelSource, default_scheduler
 
 
 class CompiledModel(nn.Module):
-    """Executes a program step by step with the interface of diffusers' `UNet2DModel`.
+    """Executes a program step by step with the interface of a diffusers denoiser.
 
-    Use it as `pipe.unet` of a `DDIMPipeline` or `DDPMPipeline`: the schedule must have the
-    program's timesteps and be walked from its first one, whose call is a dense step that forgets
-    all earlier state. `cycles` and `traffic` count what an accelerator spent since that step.
+    Use it as `pipe.unet` or `pipe.transformer` of a pipeline: the schedule must have the program's
+    timesteps and be walked from its first one, whose call is a dense step that forgets all earlier
+    state. Conditions (text, class) are constants of the program: what a pipeline passes must equal
+    them. `cycles` and `traffic` count what an accelerator spent since that step.
 
     program: what to run. backend: "reference", "sim", or an object with the `Backend` interface.
     config: the diffusers configuration of the model it replaces, or None.
@@ -71,15 +74,20 @@ class CompiledModel(nn.Module):
         return torch.device("cpu")
 
     def forward(
-        self, sample: torch.Tensor, timestep: torch.Tensor | float, return_dict: bool = True
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        return_dict: bool = True,
+        **conditions: Any,
     ) -> UNet2DOutput | tuple[torch.Tensor]:
         """Predicted noise of `sample` (batch, channels, height, width) at a timestep of the
-        schedule.
+        schedule; `conditions` by the keywords of the model that was compiled.
 
-        Raises RunError for another batch, shape or timestep than the program was compiled for, and
-        for a schedule that does not start at its first timestep.
+        Raises RunError for another batch, shape, timestep or condition than the program was
+        compiled for, and for a schedule that does not start at its first timestep.
         """
         network = self.program.network
+        self._check_conditions(flatten(conditions))
         index = self._step_of(timestep)
         if sample.shape[0] != self.program.batch:
             raise RunError(
@@ -106,6 +114,15 @@ class CompiledModel(nn.Module):
         noise = torch.from_numpy(eps).to(sample.device, sample.dtype)
         return UNet2DOutput(sample=noise) if return_dict else (noise,)
 
+    def _check_conditions(self, conditions: Mapping[str, torch.Tensor]) -> None:
+        compiled = self.program.source.get("conditions_sha256", "")
+        if conditions and digest_of(conditions) != compiled:
+            raise RunError(
+                f"the condition(s) {', '.join(conditions)} are not those that "
+                f"'{self.program.network.name}' was compiled for; compile the model again with "
+                "conditions={...} equal to what the pipeline passes."
+            )
+
     def _step_of(self, timestep: torch.Tensor | float) -> int:
         values = torch.as_tensor(timestep).reshape(-1).unique()
         index = self._index_of.get(int(values[0])) if len(values) == 1 else None
@@ -129,14 +146,18 @@ def compile(
     batch: int = 1,
     paper: bool = False,
     progress: Progress | None = None,
+    conditions: Mapping[str, Any] | None = None,
+    calibration_images: int = CALIBRATION_IMAGES,
     **knobs: Any,
 ) -> CompiledModel:
     """Compile a torch module for the accelerator and open it on a backend.
 
     model: a module called as model(sample, timestep), such as a diffusers `UNet2DModel`, or a
     `sources.resolve`d model. config: preset name or configuration. scheduler: the diffusers DDIM or
-    DDPM scheduler of the pipeline (default: DDIM, linear, trailing). knobs: fields of `Knobs`, such
-    as mask_bits=2. Raises RunError, ConfigError or CompileError with one sentence.
+    DDPM scheduler of the pipeline (default: DDIM, linear, trailing). conditions: further inputs of
+    a module by keyword, nested as diffusers takes them, such as encoder_hidden_states or
+    added_cond_kwargs. calibration_images: trajectories sampled for statistics. knobs: fields of
+    `Knobs`, such as mask_bits=2. Raises RunError, ConfigError or CompileError with one sentence.
     """
     hardware = preset(config) if isinstance(config, str) else config
     if isinstance(model, ModelSource):
@@ -146,8 +167,15 @@ def compile(
     if scheduler is not None:
         source = replace(source, scheduler=scheduler_config(scheduler))
     chosen, hardware = knobs_for(dataflow, hardware, source.relu, paper, knobs)
-    program = build_program(source, hardware, chosen, steps, batch, module, progress)
-    return CompiledModel(program, backend, dict(getattr(module, "config", None) or {}))
+    config_of_module = dict(getattr(module, "config", None) or {})
+    if conditions:
+        if module is None:
+            raise RunError("a resolved source has conditions of its own; drop conditions=.")
+        module = Conditioned(module, flatten(conditions)).eval()
+    program = build_program(
+        source, hardware, chosen, steps, batch, module, progress, images=calibration_images
+    )
+    return CompiledModel(program, backend, config_of_module)
 
 
 def module_source(model: nn.Module) -> ModelSource:

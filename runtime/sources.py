@@ -1,4 +1,5 @@
-"""Where a model comes from: bundled, an exported .pt2 file, a diffusers folder or a torch module.
+"""Where a model comes from: bundled, a named architecture, an exported .pt2 file, a diffusers
+folder or a torch module.
 
 A `ModelSource` loads the fp32 model, for compiling and for comparing against it later; a program
 remembers it with its SHA-256 (`Program.source`).
@@ -9,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from signmask.runtime.architectures import architecture
+from signmask.runtime.architectures import names as architecture_names
 from signmask.runtime.errors import MissingExtra, RunError
+from signmask.runtime.folders import load_folder, open_folder, read_conditions
 from signmask.runtime.host import scheduler_config
 
 # fp32 eps of a float32 sample (images, channels, height, width) at an integer timestep
@@ -24,9 +28,11 @@ FloatModel = Callable[[np.ndarray, int], np.ndarray]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """kind: "bundled", "export", "folder" or "module"; path: name, file or folder; sha256: of the
-    weights; relu: the activation is known to be ReLU; unfold: pixels per side that the model folds
-    into channels (1: none); scheduler: diffusers configuration."""
+    """kind: "bundled", "architecture", "export", "folder" or "module"; path: name, file or folder;
+    sha256: of the weights, or of the configuration that they are drawn for; relu: the activation is
+    known to be ReLU; unfold: pixels per side that the model folds into channels (1: none);
+    scheduler: diffusers configuration; conditions: safetensors file of the model's further inputs;
+    weights: the model has any."""
 
     kind: str
     path: str
@@ -34,6 +40,8 @@ class ModelSource:
     relu: bool
     unfold: int
     scheduler: Mapping[str, Any]
+    conditions: Path | None = None
+    weights: bool = True
 
     @property
     def name(self) -> str:
@@ -42,91 +50,145 @@ class ModelSource:
 
     def to_json(self) -> dict[str, str]:
         """As `Program.source` keeps it: strings by name."""
-        return {
+        facts = {
             "kind": self.kind,
             "path": self.path,
             "sha256": self.sha256,
             "unfold": str(self.unfold),
         }
+        if self.conditions is not None:
+            facts["conditions"] = str(self.conditions)
+        return facts
 
     def load(self) -> Any:
-        """What the compiler takes: an `nn.Module` in eval mode, or the path of a .pt2 file."""
+        """What the compiler takes: an `nn.Module` in eval mode, or the path of a .pt2 file.
+
+        Raises RunError for weights or conditions that cannot be used.
+        """
         if self.kind == "bundled":
             from signmask.reference.models import bundled
 
             return bundled.load(self.path)
+        if self.kind == "architecture":
+            from signmask.runtime.denoisers import build
+
+            return build(architecture(self.path), self.weights, self._file_conditions())
         if self.kind == "folder":
-            return _load_folder(Path(self.path))
+            return load_folder(open_folder(Path(self.path)), self._file_conditions())
         return Path(self.path)
 
+    def example_inputs(self, model: Any) -> Any:
+        """Inputs to export what `load` gave with, or None where the compiler finds them itself;
+        of a .pt2 file, its conditions by input name."""
+        from signmask.runtime.denoisers import Conditioned
 
-def resolve(model: str, scheduler: Path | None = None) -> ModelSource:
+        if isinstance(model, Conditioned):
+            return model.example()
+        return self._file_conditions() or None if isinstance(model, Path) else None
+
+    def float_model(self, model: Any) -> FloatModel:
+        """numpy front of what `load` gave."""
+        return float_model(model, self._file_conditions() if isinstance(model, Path) else {})
+
+    def condition_digest(self, model: Any) -> str:
+        """SHA-256 of the conditions of what `load` gave; empty without any."""
+        from signmask.runtime.denoisers import Conditioned, digest_of
+
+        return digest_of(
+            model.conditions if isinstance(model, Conditioned) else self._file_conditions()
+        )
+
+    def _file_conditions(self) -> dict[str, Any]:
+        return {} if self.conditions is None else read_conditions(self.conditions)
+
+
+def resolve(
+    model: str,
+    scheduler: Path | None = None,
+    conditions: Path | None = None,
+    weights: bool = True,
+) -> ModelSource:
     """The source that a MODEL argument names; raises RunError where nothing fits.
 
-    scheduler: a diffusers scheduler_config.json that replaces the source's own.
+    scheduler: a diffusers scheduler_config.json that replaces the source's own. conditions: a
+    safetensors file of further inputs by keyword. weights: False for an architecture alone.
     """
     _require_torch()
     from signmask.reference.models import bundled
 
     own = None if scheduler is None else _read_scheduler(scheduler)
     path = Path(model)
-    if model in bundled.names():
-        relu = bundled.activation(model).lower() == "relu"
-        weights = bundled.folder(model) / "weights.safetensors"
-        return ModelSource(
-            "bundled", model, sha256_of([weights]), relu, 2, own or default_scheduler()
+    named = model in architecture_names()
+    if not weights and not named:
+        raise RunError(
+            f"'{model}' comes with weights; --no-weights is for the architectures that "
+            "'signmask models' lists, drop it."
         )
-    if path.is_dir():
-        unet, schedule = _folder_parts(path)
-        config = json.loads((unet / "config.json").read_text())
-        files = sorted(unet.glob("*.safetensors"))
-        return ModelSource(
+    if named:
+        found = _architecture_source(model, weights)
+    elif model in bundled.names():
+        if conditions is not None:
+            raise RunError(f"'{model}' takes no conditions; drop --conditions.")
+        relu = bundled.activation(model).lower() == "relu"
+        digest = sha256_of([bundled.folder(model) / "weights.safetensors"])
+        found = ModelSource("bundled", model, digest, relu, 2, default_scheduler())
+    elif path.is_dir():
+        folder = open_folder(path)
+        found = ModelSource(
             kind="folder",
             path=str(path.resolve()),
-            sha256=sha256_of([unet / "config.json", *files]),
-            relu=config.get("act_fn") == "relu",
+            sha256=sha256_of(folder.files),
+            relu=folder.config.get("act_fn") == "relu",
             unfold=1,
-            scheduler=own or (_read_scheduler(schedule) if schedule else default_scheduler()),
+            scheduler=_read_scheduler(folder.scheduler)
+            if folder.scheduler
+            else default_scheduler(),
         )
-    if path.is_file() and path.suffix == ".pt2":
-        return ModelSource(
-            "export", str(path.resolve()), sha256_of([path]), False, 1, own or default_scheduler()
+    elif path.is_file() and path.suffix == ".pt2":
+        digest = sha256_of([path])
+        found = ModelSource("export", str(path.resolve()), digest, False, 1, default_scheduler())
+    else:
+        raise RunError(
+            f"model '{model}' is neither bundled ({', '.join(bundled.names())}) nor a named "
+            "architecture nor an existing .pt2 file or diffusers folder; check the path, or see "
+            "'signmask models'."
         )
-    raise RunError(
-        f"model '{model}' is neither bundled ({', '.join(bundled.names())}) nor an existing .pt2 "
-        "file or diffusers folder; check the name or the path."
-    )
+    given = None if conditions is None else conditions.resolve()
+    return replace(found, scheduler=own or found.scheduler, conditions=given)
 
 
 def reopen(source: Mapping[str, str], scheduler: Mapping[str, Any]) -> ModelSource:
     """The fp32 source of a program; raises RunError where it is gone or was altered."""
     kind, path = source.get("kind", ""), source.get("path", "")
-    if kind not in ("bundled", "export", "folder"):
+    if kind not in ("bundled", "architecture", "export", "folder"):
         raise RunError("the program does not say where its fp32 model is; compile it from a file.")
-    found = resolve(path)
+    conditions = source.get("conditions")
+    found = resolve(path, conditions=Path(conditions) if conditions else None)
     if found.kind != kind or found.sha256 != source.get("sha256"):
         raise RunError(
             f"the fp32 model '{path}' was altered since the program was compiled; compile it again."
         )
-    return ModelSource(kind, found.path, found.sha256, found.relu, found.unfold, scheduler)
+    if conditions and found.condition_digest(None) != source.get("conditions_sha256"):
+        raise RunError(
+            f"the conditions in '{conditions}' were altered since the program was compiled; "
+            "compile it again."
+        )
+    return replace(found, scheduler=scheduler)
 
 
-def float_model(model: Any) -> FloatModel:
-    """numpy front of an fp32 model: an `nn.Module`, or a .pt2 file whose fixed batch is
-    filled with repeats."""
+def float_model(model: Any, conditions: Mapping[str, Any] | None = None) -> FloatModel:
+    """numpy front of an fp32 model: an `nn.Module`, or a .pt2 file, whose fixed batch is filled
+    with repeats and whose `conditions` are given by input name."""
     import torch
 
     batch: int | None = None
-    time_like = torch.zeros(1, dtype=torch.int64)
+    call = model
     if isinstance(model, Path):
         from signmask.compiler.archive import load_archive
 
         program = load_archive(model)
-        values = _example_values(program)
-        batch = int(values[0].shape[0])
-        if len(values) > 1:
-            time_like = torch.zeros(tuple(values[1].shape), dtype=values[1].dtype)
-        model = program.module()
+        batch = next(len(v) for v in _example_values(program) if v.ndim > 1)
+        call = _call_archive(program, conditions or {})
 
     def run(sample: np.ndarray, timestep: int) -> np.ndarray:
         with torch.inference_mode():
@@ -135,13 +197,37 @@ def float_model(model: Any) -> FloatModel:
             parts = []
             for part in x.split(size):
                 padded = part[torch.arange(size) % len(part)]
-                out = model(padded, time_like + timestep)
+                out = call(padded, torch.tensor([timestep]))
                 eps = getattr(out, "sample", out)
                 eps = eps[0] if isinstance(eps, tuple) else eps
-                parts.append(eps[: len(part)])
+                # Further channels are a learnt variance, which the sampler does not use.
+                parts.append(eps[: len(part), : part.shape[1]])
             return np.asarray(torch.cat(parts).numpy())
 
     return run
+
+
+def _call_archive(program: Any, conditions: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
+    """f(sample, timestep) of an exported program whose further inputs are `conditions`."""
+    import torch
+    from torch.utils._pytree import tree_unflatten
+
+    names, values = program.graph_signature.user_inputs, _example_values(program)
+    module, flat = program.module(), {k.replace(".", "_"): v for k, v in conditions.items()}
+
+    def call(x: Any, time: Any) -> Any:
+        leaves: list[Any] = []
+        for name, like in zip(names, values, strict=True):
+            if name in flat:
+                leaves.append(flat[name])
+            elif like.ndim > 1:
+                leaves.append(x)
+            else:
+                leaves.append(torch.zeros(like.shape, dtype=like.dtype) + time.to(like.dtype))
+        args, kwargs = tree_unflatten(leaves, program.call_spec.in_spec)
+        return module(*args, **kwargs)
+
+    return call
 
 
 def sha256_of(paths: list[Path]) -> str:
@@ -172,15 +258,19 @@ def default_scheduler() -> dict[str, Any]:
     return scheduler_config(scheduler())
 
 
-def _folder_parts(path: Path) -> tuple[Path, Path | None]:
-    """Folder of the U-Net and the scheduler's configuration file, of a pipeline or model folder."""
-    for unet in (path / "unet", path):
-        if (unet / "config.json").is_file():
-            schedule = path / "scheduler" / "scheduler_config.json"
-            return unet, schedule if schedule.is_file() else None
-    raise RunError(
-        f"{path} has no config.json or unet/config.json; give a folder that diffusers' "
-        "save_pretrained wrote."
+def _architecture_source(name: str, weights: bool) -> ModelSource:
+    from signmask.runtime.denoisers import SEED
+
+    found = architecture(name)
+    facts = [*found.parts.items()], found.lora_rank, found.merged, SEED
+    return ModelSource(
+        kind="architecture",
+        path=name,
+        sha256=hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
+        relu=False,
+        unfold=1,
+        scheduler=dict(found.scheduler),
+        weights=weights,
     )
 
 
@@ -198,22 +288,6 @@ def _read_scheduler(path: Path) -> dict[str, Any]:
             f"{path} names no scheduler class; give the scheduler_config.json of a pipeline."
         )
     return {k: v for k, v in config.items() if k == "_class_name" or not k.startswith("_")}
-
-
-def _load_folder(path: Path) -> Any:
-    from diffusers import UNet2DModel
-
-    unet, _ = _folder_parts(path)
-    try:
-        # safetensors only: weights in pickle form are refused
-        model = UNet2DModel.from_pretrained(unet, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        line = str(error).strip().splitlines()[0].rstrip(".")
-        raise RunError(
-            f"diffusers cannot load a UNet2DModel from {unet} ({line}); save it with "
-            "save_pretrained(safe_serialization=True)."
-        ) from None
-    return model.eval()
 
 
 def _example_values(program: Any) -> list[Any]:

@@ -49,7 +49,7 @@ def correct_bias(
             tensors[network.streams[name].table][step] += move.numpy().astype(np.int32)
             return y + move[None, :, None, None]
 
-        expected = model(sample, step, observe)
+        expected = model.accumulate(sample, step, observe)
         result = emulator(input_codes(sample, source), step, adjust)
         reached = result.double().mean((0, 2, 3)).numpy() * tensors["output_scale"]
         tensors["output_table"][step] = expected.double().mean((0, 2, 3)).numpy() - reached

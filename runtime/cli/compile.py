@@ -15,6 +15,7 @@ from signmask.hw.spec.container import Program
 from signmask.runtime.cli import options
 from signmask.runtime.cli.console import compile_bar, out, print_json
 from signmask.runtime.errors import RunError
+from signmask.runtime.files import write_whole
 
 
 def compile_command(
@@ -26,6 +27,9 @@ def compile_command(
     steps: options.Steps = 50,
     batch: options.Batch = 1,
     scheduler: options.Scheduler = None,
+    conditions: options.Conditions = None,
+    no_weights: options.NoWeights = False,
+    calibration_images: options.CalibrationImages = 64,
     inlier_bits: options.InlierBits = None,
     full_lanes: options.FullLanes = None,
     overflow: options.Overflow = None,
@@ -50,13 +54,15 @@ def compile_command(
         "mask_bits": mask_bits, "loop": loop, "carry_bits": carry_bits, "norm": norm,
         "grid_bits": grid_bits, "refresh_every": refresh_every, "refresh_drift": refresh_drift,
     }  # fmt: skip
-    source = resolve(model, scheduler)
+    source = resolve(model, scheduler, conditions, not no_weights)
     knobs, hardware = knobs_for(dataflow, resolve_config(config), source.relu, paper, overrides)
     start = time.perf_counter()
     with compile_bar(f"compiling {model}") as progress:
-        program = build_program(source, hardware, knobs, steps, batch, progress=progress)
+        program = build_program(
+            source, hardware, knobs, steps, batch, progress=progress, images=calibration_images
+        )
     data = program.to_bytes()
-    program.save(output)
+    write_whole(output, data)
     facts = describe(program) | {
         "program": str(output),
         "bytes": len(data),
@@ -72,6 +78,8 @@ def compile_command(
         f"multiply-accumulates per step and image, {len(data) / 1e6:.2f} MB, "
         f"{facts['seconds']:.1f} s."
     )
+    for note in facts["notes"]:
+        out.print(f"Note: {note}")
 
 
 def describe(program: Program) -> dict[str, Any]:
@@ -92,7 +100,22 @@ def describe(program: Program) -> dict[str, Any]:
             "attention": len(network.attentions),
             "stream": len(network.streams),
         },
+        "weights": network.info.get("weights", "int8"),
+        "statistics": network.info.get("statistics", "measured"),
+        "notes": notes(program),
         "instructions": {phase: len(code) for phase, code in program.code.items()},
         "source": dict(program.source),
         "scheduler": dict(program.scheduler),
     }
+
+
+def notes(program: Program) -> list[str]:
+    """What a reader of the program's figures must know, one sentence each."""
+    info, found = program.network.info, []
+    if info.get("weights") == "none":
+        found.append("the program has no weights: sizes and instructions only, it cannot be run.")
+    if "statistics" in info:
+        found.append(
+            f"no sample was taken: scales follow the assumed statistics '{info['statistics']}'."
+        )
+    return found

@@ -35,11 +35,15 @@ def inspect(
         return
     facts = describe(loaded)
     overview = Table("field", "value", title=str(program))
-    for name in ("model", "config", "dataflow", "steps", "batch", "megamacs_per_step"):
+    plain = ("model", "config", "dataflow", "steps", "batch", "megamacs_per_step", "weights",
+             "statistics")  # fmt: skip
+    for name in plain:
         overview.add_row(name, str(facts[name]))
     for name in ("knobs", "hardware", "source"):
         overview.add_row(name, ", ".join(f"{k}={v}" for k, v in facts[name].items()))
     print_table(overview)
+    for note in facts["notes"]:
+        out.print(f"Note: {note}")
     numbered, reasons = number_reasons(layers)
     for title, rows in (("Layers", numbered), ("Memory map", list(loaded.memory_map))):
         if rows:

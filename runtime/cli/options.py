@@ -10,7 +10,7 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Model = Annotated[
     str,
-    typer.Argument(help="fashion-silu, fashion-relu, a .pt2 file, or a diffusers folder."),
+    typer.Argument(help="Name that 'signmask models' lists, a .pt2 file, or a diffusers folder."),
 ]
 Config = Annotated[
     str,
@@ -26,6 +26,21 @@ Backend = Annotated[
 Scheduler = Annotated[
     Path | None,
     typer.Option(help="scheduler_config.json of diffusers, in place of the model's own."),
+]
+Conditions = Annotated[
+    Path | None,
+    typer.Option(
+        help="Safetensors file of text, class or image conditions by keyword, dotted where nested."
+    ),
+]
+NoWeights = Annotated[
+    bool,
+    typer.Option(
+        "--no-weights", help="Compile the named architecture alone: sizes and instructions."
+    ),
+]
+CalibrationImages = Annotated[
+    int, typer.Option(help="Trajectories sampled for statistics; 0: assume unit-normal tensors.")
 ]
 ProgramFile = Annotated[Path, typer.Argument(help="Program that 'signmask compile' wrote.")]
 
