@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from signmask.compiler.backend.context import Chunk, Context
-from signmask.compiler.backend.encodings import emit_source
+from signmask.compiler.backend.encodings import allocate_source, emit_source_chunk
 from signmask.compiler.backend.scratchpad import Block
 from signmask.compiler.backend.streams import emit_update_stream
 from signmask.compiler.errors import CompileError
 from signmask.hw.spec.isa import Traffic
 from signmask.hw.spec.network import Attention
+
+LONGEST_TILE = 2047  # in_width of MATMUL
 
 
 class AttentionEmitter:
@@ -35,19 +37,59 @@ class AttentionEmitter:
         """Operands, every head of every image, then the differenced or raw product codes."""
         context, layout, attention = self.context, self.context.layout, self.attention
         query = self._query()
-        tokens = self.queries * layout.batch
-        total = layout.planes(self.stream.channels) * tokens
-        output = context.allocate("accumulator", total, f"product of '{attention.name}'")
-        for image in range(layout.batch):
-            for head in range(attention.heads):
-                at = (head * self.planes * layout.batch + image) * self.queries
-                rows = context.allocate("row", self.queries, f"rows of '{attention.name}'")
-                weights = self._softmax(query, at, image, head, rows)
-                self._product(weights, image, head, rows, output, at)
-                context.free(rows)
+        stride = layout.batch * self.queries
+        tiles = self._tiles()
+        context.operands[attention.out] = allocate_source(context, attention.out)
+        for head in range(attention.heads):
+            output = context.allocate(
+                "accumulator", self.planes * stride, f"product of '{attention.name}'"
+            )
+            for image in range(layout.batch):
+                operands = _Operands(self, image, head, kept=len(tiles) > 1)
+                for tile in tiles:
+                    at = image * self.queries + tile.start
+                    place = head * self.planes * stride + at
+                    self._tile(tile, operands, query.start + place, output.start + at)
+                operands.free()
+            chunk = Chunk(head * self.planes, self.planes)
+            emit_source_chunk(context, attention.out, chunk, output)
+            context.free(output)
         context.free(query)
-        emit_source(context, attention.out, output)
-        context.free(output)
+
+    def _tiles(self) -> list[range]:
+        """Queries that are worked on together: as many as the scratchpads hold scores of."""
+        context, layout = self.context, self.context.layout
+        columns, n = layout.config.columns, layout.group
+        scores = -(-(-(-self.keys // columns) * columns) // n)
+        products = -(-(-(-self.channels // columns) * columns) // n)
+        output = self.planes * layout.batch * self.queries
+        source = layout.operand_words(self.attention.out)
+        # Half of what is free, which later blocks may cut in two.
+        room = min(
+            (context.obtainable("accumulator") - output) // (2 * max(scores, products)),
+            (context.obtainable("input") - source) // (2 * layout.planes(self.keys)),
+            context.pads["row"].largest_gap(),
+            LONGEST_TILE,
+        )
+        if room < 1:
+            raise CompileError(
+                f"attention '{self.attention.name}' over {self.keys} keys finds no room for the "
+                f"scores of one query in config '{layout.config.name}'; lower --batch (now "
+                f"{layout.batch}) or raise accumulator_words and input_words."
+            )
+        count = -(-self.queries // room)
+        size = -(-self.queries // count)
+        return [
+            range(start, min(start + size, self.queries)) for start in range(0, self.queries, size)
+        ]
+
+    def _tile(self, tile: range, operands: _Operands, query: int, output: int) -> None:
+        """Scores, softmax and product of some queries of a head."""
+        context = self.context
+        rows = context.allocate("row", len(tile), f"rows of '{self.attention.name}'")
+        weights = self._softmax(len(tile), operands, query, rows)
+        self._product(len(tile), operands, weights, rows, output)
+        context.free(rows)
 
     def _codes(self, name: str, multiplier: int, shift: int) -> Iterator[tuple[Chunk, Block]]:
         """Quantised chunks of a resident or stored stream (dense and restoring steps); a chunk is
@@ -122,7 +164,7 @@ class AttentionEmitter:
             )  # fmt: skip
         return query
 
-    def _load(self, name: str, image: int, head: int, words: int, transpose: int) -> Block:
+    def load(self, name: str, image: int, head: int, words: int, transpose: int) -> Block:
         """One head's key or value codes, those of a stream or constant ones, as weights."""
         context, layout = self.context, self.context.layout
         block = context.allocate("weight", words, f"operands of '{self.attention.name}'")
@@ -142,39 +184,40 @@ class AttentionEmitter:
         return block
 
     def _matmul(
-        self, operand: Block, stride: int, planes: int, blocks: int, weights: Block, target: Block
-    ) -> None:
+        self, queries: int, operand: Block, stride: int, planes: int, blocks: int, weights: Block,
+        target: Block,
+    ) -> None:  # fmt: skip
         self.context.builder.emit(
             "MATMUL",
             {
                 "input": operand.start, "input_stride": stride, "images": 1, "in_height": 1,
-                "in_width": self.queries, "planes": planes, "kernel": 1, "step": 1, "padding": 0,
-                "upsample": 1, "out_height": 1, "out_width": self.queries, "blocks": blocks,
+                "in_width": queries, "planes": planes, "kernel": 1, "step": 1, "padding": 0,
+                "upsample": 1, "out_height": 1, "out_width": queries, "blocks": blocks,
                 "weight": weights.start, "accumulator": target.start,
-                "accumulator_stride": self.queries, "delta": 0, "accumulate": 0, "zero": 0,
+                "accumulator_stride": queries, "delta": 0, "accumulate": 0, "zero": 0,
             },
             reads=[operand, weights],
             writes=[target],
         )  # fmt: skip
 
-    def _softmax(self, query: Block, at: int, image: int, head: int, rows: Block) -> Block:
-        """Scores of one head and their softmax codes in the input scratchpad."""
+    def _softmax(self, queries: int, operands: _Operands, query: int, rows: Block) -> Block:
+        """Scores of some queries and their softmax codes in the input scratchpad."""
         context, layout, item = self.context, self.context.layout, self.attention
         columns = layout.config.columns
         blocks = -(-self.keys // columns)
-        keys = self._load(item.keys or item.k, image, head, blocks * self.planes, transpose=0)
+        keys = operands.keys()
         written = -(-blocks * columns // layout.group)
-        scores = context.allocate("accumulator", written * self.queries, f"scores of '{item.name}'")
+        scores = context.allocate("accumulator", written * queries, f"scores of '{item.name}'")
         stride = layout.batch * self.queries
-        operand = Block("input", query.start + at, (self.planes - 1) * stride + self.queries)
-        self._matmul(operand, stride, self.planes, blocks, keys, scores)
-        context.free(keys)
+        operand = Block("input", query, (self.planes - 1) * stride + queries)
+        self._matmul(queries, operand, stride, self.planes, blocks, keys, scores)
+        operands.used(keys)
         planes = layout.planes(self.keys)
-        result = context.allocate("input", planes * self.queries, f"softmax of '{item.name}'")
+        result = context.allocate("input", planes * queries, f"softmax of '{item.name}'")
         context.builder.emit(
             "SOFTMAX",
             {
-                "accumulator": scores.start, "stride": self.queries, "tokens": self.queries,
+                "accumulator": scores.start, "stride": queries, "tokens": queries,
                 "keys": self.keys, "multiplier": item.score_multiplier,
                 "shift": item.score_shift, "input": result.start, "rows": rows.start,
             },
@@ -185,26 +228,24 @@ class AttentionEmitter:
         return result
 
     def _product(
-        self, weights: Block, image: int, head: int, rows: Block, output: Block, at: int
+        self, queries: int, operands: _Operands, weights: Block, rows: Block, output: int
     ) -> None:
         """Softmax codes times V, normalised by row, into the output codes."""
         context, layout, item = self.context, self.context.layout, self.attention
         blocks = -(-self.channels // layout.config.columns)
         key_planes = layout.planes(self.keys)
-        values = self._load(item.values or item.v, image, head, blocks * key_planes, transpose=1)
+        values = operands.values()
         written = -(-blocks * layout.config.columns // layout.group)
-        product = context.allocate(
-            "accumulator", written * self.queries, f"product of '{item.name}'"
-        )
-        self._matmul(weights, self.queries, key_planes, blocks, values, product)
-        context.free(values)
+        product = context.allocate("accumulator", written * queries, f"product of '{item.name}'")
+        self._matmul(queries, weights, queries, key_planes, blocks, values, product)
+        operands.used(values)
         context.free(weights)
         stride = layout.batch * self.queries
-        goal = Block("accumulator", output.start + at, (self.planes - 1) * stride + self.queries)
+        goal = Block("accumulator", output, (self.planes - 1) * stride + queries)
         context.builder.emit(
             "NORMALISE_ROWS",
             {
-                "accumulator": product.start, "stride": self.queries, "tokens": self.queries,
+                "accumulator": product.start, "stride": queries, "tokens": queries,
                 "planes": self.planes, "rows": rows.start, "multiplier": item.out_multiplier,
                 "shift": item.out_shift, "zero": layout.network.sources[item.out].zero,
                 "output": goal.start, "output_stride": stride,
@@ -213,3 +254,47 @@ class AttentionEmitter:
             writes=[goal],
         )  # fmt: skip
         context.free(product)
+
+
+class _Operands:
+    """Keys and values of one head as weights: loaded once for all tiles (`kept`) where both fit the
+    weight scratchpad, else for each use."""
+
+    def __init__(self, emitter: AttentionEmitter, image: int, head: int, kept: bool) -> None:
+        self.emitter, self.image, self.head = emitter, image, head
+        layout = emitter.context.layout
+        columns = layout.config.columns
+        self.sizes = (
+            -(-emitter.keys // columns) * emitter.planes,
+            -(-emitter.channels // columns) * layout.planes(emitter.keys),
+        )
+        self.kept = kept and sum(self.sizes) <= emitter.context.pads["weight"].largest_gap()
+        self._blocks: dict[int, Block] = {}
+
+    def keys(self) -> Block:
+        """Keys: an output channel for each token."""
+        return self._load(0)
+
+    def values(self) -> Block:
+        """Values: an operand for each token."""
+        return self._load(1)
+
+    def _load(self, transpose: int) -> Block:
+        if transpose not in self._blocks:
+            item = self.emitter.attention
+            name = (item.values or item.v) if transpose else (item.keys or item.k)
+            block = self.emitter.load(name, self.image, self.head, self.sizes[transpose], transpose)
+            if not self.kept:
+                return block
+            self._blocks[transpose] = block
+        return self._blocks[transpose]
+
+    def used(self, block: Block) -> None:
+        """One use was emitted."""
+        if not self.kept:
+            self.emitter.context.free(block)
+
+    def free(self) -> None:
+        """No tile follows."""
+        for block in self._blocks.values():
+            self.emitter.context.free(block)

@@ -86,6 +86,19 @@ class Context:
                 )
         return block
 
+    def obtainable(self, space: str) -> int:
+        """Words of the largest block that `allocate` could give: streams that may leave the
+        accumulator scratchpad count as gone."""
+        pad = self.pads[space]
+        if space != "accumulator":
+            return pad.largest_gap()
+        leaving = [
+            block
+            for name, block in self.resident.items()
+            if self.next_use[name] and name not in self._pins
+        ]
+        return pad.largest_gap(leaving)
+
     def try_resident(self, name: str, words: int) -> Block | None:
         """A block for a whole stream, or None (the stream goes through memory) where it would take
         more than half of the scratchpad or what is pinned leaves no room."""

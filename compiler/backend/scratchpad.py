@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -60,10 +61,12 @@ class Scratchpad:
         """Give the block back; raises ValueError if it is not live."""
         self._live.remove(block)
 
-    def largest_gap(self) -> int:
-        """Words of the largest free run."""
+    def largest_gap(self, leaving: Sequence[Block] = ()) -> int:
+        """Words of the largest free run, once the blocks `leaving` were given back."""
         at = best = 0
         for block in self._live:
+            if block in leaving:
+                continue
             best = max(best, block.start - at)
             at = block.start + block.words
         return max(best, self.words - at)
