@@ -151,11 +151,21 @@ def _conditions(
                 f"condition '{name}' has shape {tuple(given[name].shape)}, the exported model "
                 f"takes {tuple(value.shape)}; give that shape or export again."
             )
-        if not torch.isfinite(given[name]).all():
+        if not _finite(given[name]):
             raise CompileError(
                 f"condition '{name}' holds NaN or infinity; repair it before compiling."
             )
     return {n: given[n].detach().to(v.dtype) for n, v in expected.items()}
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity. One pass; expanded axes count once."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    for axis, stride in enumerate(tensor.stride()):
+        if stride == 0:
+            tensor = tensor.narrow(axis, 0, 1)
+    return all(bool(torch.isfinite(x)) for x in tensor.aminmax())
 
 
 def _to_graph(
@@ -176,7 +186,7 @@ def _to_graph(
                 tensor = program.state_dict.get(key, program.constants.get(key))
                 if tensor is None:
                     raise CompileError(f"the exported program lacks '{key}'; export it again.")
-                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                if not _finite(tensor):
                     raise CompileError(
                         f"tensor '{key}' holds NaN or infinity; repair the weights before "
                         "compiling."

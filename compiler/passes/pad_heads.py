@@ -13,6 +13,7 @@ import numpy as np
 
 from signmask.compiler.errors import CompileError
 from signmask.compiler.passes.constants import Tensors
+from signmask.compiler.synthetic import is_absent
 from signmask.hw.spec.network import Network
 
 
@@ -35,6 +36,8 @@ class Places:
         """`array` with `fill` between its channels, which lie along `axis`."""
         shape = list(array.shape)
         shape[axis] = self.width
+        if is_absent(array):
+            return np.broadcast_to(array[(0,) * array.ndim], shape)
         result = np.full(shape, fill, array.dtype)
         np.moveaxis(result, axis, 0)[self.index] = np.moveaxis(array, axis, 0)
         return result

@@ -24,7 +24,7 @@ from signmask.compiler.passes.code_formats import CodeFormat, choose_formats
 from signmask.compiler.passes.constants import Tensors, build_encoding
 from signmask.compiler.passes.grids import Grid, choose_grids
 from signmask.compiler.passes.place import place_encoding, place_source
-from signmask.compiler.passes.weights import QuantisedWeight, quantise_weight
+from signmask.compiler.passes.weights import QuantisedWeight, quantise_weight, spread_inputs
 from signmask.hw.spec.network import (
     Attention,
     CodeSource,
@@ -124,7 +124,7 @@ def build_network(
     weights = {
         n: quantise_weight(
             n,
-            np.tile(op.weight, (1, formats[op.source].spread, 1, 1)),
+            spread_inputs(op.weight, formats[op.source].spread),
             formats[op.source].scale,
             grids[op.out].step if op.out else None,
         )
