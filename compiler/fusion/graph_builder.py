@@ -13,6 +13,7 @@ from signmask.compiler.graph import (
     AttentionOp,
     CallGraph,
     EncodingOp,
+    InputOp,
     LinearOp,
     ProductOp,
     StreamOp,
@@ -20,15 +21,6 @@ from signmask.compiler.graph import (
 )
 from signmask.compiler.layout import Layout
 from signmask.compiler.synthetic import absent, is_absent
-
-
-def per_channel(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """(weight, groups) of the operator that filters each channel by its own `values` (channels,
-    kernel, kernel)."""
-    channels = len(values)
-    weight = np.zeros((channels, channels, *values.shape[1:]), np.float32)
-    weight[np.arange(channels), np.arange(channels)] = values
-    return weight, 1
 
 
 def rows_of(weight: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -100,11 +92,21 @@ class GraphBuilder:
         self.op(linear).out = stream
         return Value(layout, streams=(stream,), exclusive=self.used_once())
 
+    def per_channel(self, value: Value, filters: np.ndarray) -> tuple[np.ndarray, int]:
+        """(weight, groups) of the operator that filters each channel of `value` by its own part of
+        `filters` (channels, kernel, kernel)."""
+        filters = filters.astype(np.float32)[:, None]
+        if value.source and isinstance(self.op(value.source), (InputOp, AttentionOp)):
+            # An input that only ungrouped operators read is sent with more precision, and the heads
+            # that an attention writes may need padding.
+            return _dense(filters, len(filters)), 1
+        return filters, len(filters)
+
     def identity(self, value: Value, gain: float | np.ndarray = 1.0, name: str = "") -> Value:
         """`gain * value` as a stream of its own, through codes and an identity operator; `gain`
         is a number or (channels,)."""
         gains = np.broadcast_to(np.asarray(gain, np.float32), value.channels)
-        weight, groups = per_channel(gains[:, None, None])
+        weight, groups = self.per_channel(value, gains[:, None, None])
         return self.linear(value, weight, None, value.layout, groups=groups, name=name)
 
     def as_stream(self, value: Value, gain: float | np.ndarray = 1.0) -> Value:
@@ -128,9 +130,13 @@ class GraphBuilder:
         """`value` as a stream without addends that has one reader; `shared` if the present call
         reads it more than once."""
         alone = value.is_stream and value.exclusive and not shared
-        if alone and not self.op(value.streams[0]).adds:
-            return value
-        return replace(self.identity(value, name=f"{self.at}.operand"), exclusive=True)
+        if not alone or self.op(value.streams[0]).adds:
+            own = self.identity(value, name=f"{self.at}.operand")
+            value = replace(own, exclusive=True)
+        for linear in map(self.op, self.op(value.streams[0]).linears):
+            if linear.groups > 1:  # heads may need padding
+                linear.weight, linear.groups = _dense(linear.weight, linear.groups), 1
+        return value
 
     def with_constants(self, value: Value, table: np.ndarray, offset: np.ndarray | None) -> Value:
         """The stream `value` plus a (steps, channels) table and a (positions, channels) offset."""
@@ -245,6 +251,8 @@ def _embedded(weight: np.ndarray, before: Padding, padding: int) -> tuple[np.nda
 def _dense(weight: np.ndarray, groups: int) -> np.ndarray:
     """A grouped weight as (out, in, kernel, kernel)."""
     out, narrow, height, width = weight.shape
+    if is_absent(weight):
+        return absent((out, narrow * groups, height, width))
     dense = np.zeros((out, narrow * groups, height, width), np.float32)
     for group in range(groups):
         rows = slice(group * out // groups, (group + 1) * out // groups)

@@ -8,7 +8,7 @@ import numpy as np
 
 from signmask.compiler.fusion.constants import scaled, shifted
 from signmask.compiler.fusion.encodings import arguments_of
-from signmask.compiler.fusion.graph_builder import GraphBuilder, per_channel
+from signmask.compiler.fusion.graph_builder import GraphBuilder
 from signmask.compiler.fusion.operands import Operands
 from signmask.compiler.fusion.products import product
 from signmask.compiler.fusion.value import Reject, Value
@@ -116,7 +116,8 @@ def _pooled(
 ) -> Value:
     if not value.layout.is_image:
         raise Reject("its input is not (N, C, H, W)", "pool images only")
-    weight, groups = per_channel(np.full((value.channels, kernel, kernel), kernel**-2.0))
+    filters = np.full((value.channels, kernel, kernel), kernel**-2.0)
+    weight, groups = builder.per_channel(value, filters)
     return builder.linear(value, weight, None, layout, stride, padding, groups)
 
 

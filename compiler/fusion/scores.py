@@ -1,5 +1,5 @@
 """Attention that a model writes out by hand: softmax of one matrix product inside another, each a
-matmul, bmm, baddbmm or einsum, replaced by aten.scaled_dot_product_attention."""
+matmul, bmm or einsum, replaced by aten.scaled_dot_product_attention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from signmask.compiler.fusion.composites import CASTS, Rewriter
 from signmask.compiler.graph import Call, Ref
 
-PRODUCTS = ("aten.matmul", "aten.bmm", "aten.baddbmm", "aten.einsum")
+PRODUCTS = ("aten.matmul", "aten.bmm", "aten.einsum")
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Contraction:
 
 @dataclass
 class Scores:
-    """Scaled product of `left` before the softmax of node `softmax`."""
+    """What a softmax weighs `along` a letter: a product, scaled, and a constant that is added."""
 
     product: Contraction
     scale: float
@@ -70,10 +70,6 @@ def _scores(rewriter: Rewriter, softmax: str) -> Scores | None:
     product = _contraction(rewriter, step)
     if product is None:
         return None
-    if step.operator == "aten.baddbmm":
-        if step.kwargs.get("beta", 1) != 0:
-            return None
-        scale *= step.kwargs.get("alpha", 1)
     return Scores(product, scale, mask, product.out[along])
 
 
@@ -86,7 +82,7 @@ def _contraction(rewriter: Rewriter, call: Call) -> Contraction | None:
         if len(operands) != 2 or not out or "." in equation:
             return None
     else:
-        operands = call.args[1:3] if call.operator == "aten.baddbmm" else call.args[:2]
+        operands = call.args[:2]
         rank = len(call.shape)
         if any(len(_shape(rewriter, x)) != rank for x in operands):
             return None
@@ -113,7 +109,7 @@ def _replace(rewriter: Rewriter, softmax: str, scores: Scores) -> None:
         return
     name, order = _reader(rewriter, softmax, first.out)
     call = rewriter.calls.call(name)
-    second = _contraction(rewriter, call) if call.operator in PRODUCTS[:2] + PRODUCTS[3:] else None
+    second = _contraction(rewriter, call) if call.operator in PRODUCTS else None
     if second is None:
         return
     weights = next((i for i in (0, 1) if _leads_to(rewriter, second.operands[i], softmax)), None)

@@ -1,11 +1,13 @@
 """Normalise. Needs: a captured CallGraph. Guarantees: no operator without effect is left on the
 path of the sample (metadata checks, clones, inactive dropout, multiplication or division by one,
-additions of zero, contiguity), and no node is unreachable from the output.
+additions of zero, contiguity), no operand is named that is not read, and no node is unreachable
+from the output.
 """
 
 from __future__ import annotations
 
 import networkx as nx
+import torch
 
 from signmask.compiler.graph import Call, CallGraph, Ref, refs, substitute
 
@@ -31,6 +33,8 @@ def normalise(calls: CallGraph) -> CallGraph:
         call.kwargs = substitute(call.kwargs, lambda n: Ref(resolve(n)))
         if _has_no_effect(call):
             alias[name] = call.args[0].name
+        if call.operator == "aten.baddbmm" and call.kwargs.get("beta", 1) == 0:
+            _split_baddbmm(graph, name, call)
     output = resolve(calls.output)
     cleaned = nx.DiGraph()
     for name in graph:
@@ -46,6 +50,16 @@ def normalise(calls: CallGraph) -> CallGraph:
     calls.conditions = {n: x for n, x in calls.conditions.items() if n in cleaned}
     calls.graph, calls.output = cleaned, output
     return calls
+
+
+def _split_baddbmm(graph: nx.DiGraph, name: str, call: Call) -> None:
+    """alpha * (a @ b) as two calls: with beta 0 the first operand, uninitialised memory as a rule,
+    is not even read."""
+    product = f"{name}.bmm"
+    target = torch.ops.aten.bmm.default
+    graph.add_node(product, op=Call(target, call.args[1:3], {}, call.shape, call.trace))
+    call.target = torch.ops.aten.mul.Tensor
+    call.args, call.kwargs = (Ref(product), call.kwargs.get("alpha", 1)), {}
 
 
 def _has_no_effect(call: Call) -> bool:

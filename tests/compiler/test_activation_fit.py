@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
+import torch
 
-from signmask.compiler.activation_fit import activation_value, fit
+from signmask.compiler.activation_fit import (
+    FUNCTIONS,
+    TORCH_FUNCTIONS,
+    activate,
+    activation_value,
+    fit,
+)
 
 Z = np.linspace(-8, 8, 2048)
 WEIGHT = np.exp(-Z * Z / 2)
@@ -45,3 +52,23 @@ def test_breaks_ascend_and_a_narrow_histogram_still_gives_all_segments():
     assert (np.diff(segments.breaks) >= 0).all()
     assert np.isfinite(segments.slopes).all()
     assert np.isfinite(segments.intercepts).all()
+
+
+PARAMETRISED = ("leaky_relu:0.2", "elu:0.7", "softplus:3.0:5.0", "hardtanh:-0.3:0.2")
+
+
+@pytest.mark.parametrize("kind", [*FUNCTIONS, *PARAMETRISED])
+def test_a_function_of_arrays_is_that_of_tensors(kind):
+    found = activate(kind, torch.from_numpy(Z))
+    assert np.allclose(activation_value(kind, Z), found.numpy(), rtol=1e-12, atol=1e-14)
+    assert set(FUNCTIONS) == set(TORCH_FUNCTIONS)
+
+
+def test_parameters_count():
+    assert activation_value("leaky_relu:0.2", np.array([-1.0]))[0] == -0.2
+    assert activation_value("hardtanh:-0.3:0.2", np.array([-1.0, 1.0])).tolist() == [-0.3, 0.2]
+
+
+@pytest.mark.parametrize("kind", [*FUNCTIONS, *PARAMETRISED])
+def test_eight_segments_follow_every_function(kind):
+    assert error(kind, 3) < 0.01
