@@ -68,7 +68,13 @@ def default_example(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _export(model: torch.nn.Module, example: Example) -> ExportedProgram:
-    args, kwargs = ((), dict(example)) if isinstance(example, Mapping) else (tuple(example), {})
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    # A number would be exported as a constant: the timestep must stay an input.
+    if isinstance(example, Mapping):
+        kwargs = {k: _tensor(v) if k in TIMESTEP_NAMES else v for k, v in example.items()}
+    else:
+        args = tuple(_tensor(v) if i == 1 else v for i, v in enumerate(example))
     training = model.training
     model.eval()
     try:
@@ -77,11 +83,15 @@ def _export(model: torch.nn.Module, example: Example) -> ExportedProgram:
     except Exception as error:  # torch.export raises many unrelated types
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CompileError(
-            f"torch.export cannot trace {type(model).__name__} ({first.rstrip('.')}); make its "
-            "forward(sample, timestep) free of data-dependent control flow."
+            f"torch.export cannot trace {type(model).__name__} ({first.rstrip('.')}); give all "
+            "its inputs in example_inputs and make its forward free of data-dependent control flow."
         ) from error
     finally:
         model.train(training)
+
+
+def _tensor(value: Any) -> Any:
+    return torch.tensor([value]) if isinstance(value, (int, float)) else value
 
 
 def _inputs(program: ExportedProgram) -> dict[str, torch.Tensor]:
@@ -94,17 +104,16 @@ def _inputs(program: ExportedProgram) -> dict[str, torch.Tensor]:
 
 
 def _sample_and_timestep(inputs: Mapping[str, torch.Tensor]) -> tuple[str, str]:
-    """Names of both, the latter empty if the model takes none: by their names, or the first and the
-    second input."""
+    """Names of both, the latter empty if the model takes none: by their names, or the first input
+    and a second one of at most one dimension."""
     if not inputs:
         raise CompileError(
             "the model takes no tensor; its forward must be forward(sample, timestep)."
         )
     names = list(inputs)
     sample = next((n for n in SAMPLE_NAMES if n in inputs), names[0])
-    others = [n for n in names if n != sample]
-    timestep = next((n for n in TIMESTEP_NAMES if n in inputs), others[0] if others else "")
-    return sample, timestep
+    second = next((n for n in names if n != sample and inputs[n].ndim < 2), "")
+    return sample, next((n for n in TIMESTEP_NAMES if n in inputs), second)
 
 
 def _given(inputs: Mapping[str, torch.Tensor], example: Example | None) -> dict[str, Any]:

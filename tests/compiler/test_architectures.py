@@ -271,3 +271,30 @@ def test_an_archive_takes_its_conditions_by_name(tmp_path):
         trace(path, TIMESTEPS, {"prompt": PROMPT})
     with pytest.raises(CompileError, match="NaN"):
         trace(path, TIMESTEPS, {"encoder_hidden_states": PROMPT * np.nan})
+
+
+def test_the_timestep_may_be_given_as_a_number():
+    model = dit()
+    example = {"hidden_states": torch.zeros(1, 4, 8, 8), "timestep": 1,
+               "class_labels": torch.tensor([3])}  # fmt: skip
+    graph = trace(model, TIMESTEPS, example)
+    tables = [norm.bias for norm in norms(graph)]
+    assert all((bias[0] != bias[1]).any() for bias in tables)
+
+
+def test_missing_conditions_of_a_module_are_asked_for():
+    with pytest.raises(CompileError, match="give all its inputs in example_inputs"):
+        trace(sd_unet(), TIMESTEPS)
+
+
+def test_video_is_refused_with_what_to_do():
+    torch.manual_seed(0)
+    model = diffusers.LatteTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=1,
+        sample_size=8, patch_size=2, caption_channels=12, cross_attention_dim=32, video_length=2,
+        attention_bias=True, activation_fn="gelu-approximate", norm_type="ada_norm_single",
+        num_embeds_ada_norm=1000, norm_elementwise_affine=False,
+    )  # fmt: skip
+    example = (torch.zeros(1, 4, 2, 8, 8), TIME, torch.randn(1, 7, 12))
+    with pytest.raises(UnsupportedOperators, match="neither an image nor a sequence; make the"):
+        trace(model, TIMESTEPS, example)
