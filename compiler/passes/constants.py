@@ -4,14 +4,16 @@ normalisation that keep A within 24 bits and the variance within int64.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil, floor, log2
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
 from signmask.compiler.calibration import Calibration
 from signmask.compiler.errors import CompileError
-from signmask.compiler.graph import EncodingOp, NormOp
+from signmask.compiler.graph import EncodingOp, NormOp, TensorGraph
 from signmask.compiler.passes.code_formats import CodeFormat
 from signmask.compiler.passes.grids import Grid
 from signmask.hw.spec.network import Encoding, Norm, TokenNorm
@@ -33,11 +35,31 @@ TOKEN_FRACTION = 20  # fraction bits of a normalised token
 EPSILON_LIMIT = 1 << 46
 
 
+def stat_shifts(
+    graph: TensorGraph, grids: Mapping[str, Grid], calibration: Calibration
+) -> dict[str, int]:
+    """Right shift of y before its sums, for each encoding with group normalisation: the largest
+    that any norm on its streams needs, because a stream has one set of sums."""
+    shared = nx.Graph()
+    needed: dict[str, int] = {}
+    for name, op in graph.of(EncodingOp):
+        if op.norm is not None and op.norm.axis == "image":
+            count = op.channels // op.norm.groups * op.height * op.width
+            needed[name] = _stat_shift(name, op, count, grids[op.streams[0]], calibration)
+            shared.add_edges_from((name, stream) for stream in op.streams)
+    shifts: dict[str, int] = {}
+    for members in nx.connected_components(shared):
+        names = members & needed.keys()
+        shifts.update(dict.fromkeys(names, max(needed[n] for n in names)))
+    return shifts
+
+
 def build_encoding(
     name: str, op: EncodingOp, form: CodeFormat, grid: Grid, calibration: Calibration,
-    tensors: Tensors,
+    tensors: Tensors, stat_shift: int,
 ) -> Encoding:  # fmt: skip
-    """The integer Encoding of `op`; its tensors are added to `tensors`."""
+    """The integer Encoding of `op`; its tensors are added to `tensors`. `stat_shift` of the sums of
+    a group normalisation."""
     if form.segments is None:
         raise CompileError(f"encoding '{name}' has no activation segments; fit them first.")
     slope = max(float(np.abs(form.segments.slopes).max()), 1e-6)
@@ -51,7 +73,7 @@ def build_encoding(
     elif op.norm.axis == "token":
         fields = _token_norm(name, op, op.norm, fraction, grid, calibration, tensors)
     else:
-        fields = _norm(name, op, fraction, grid, calibration, tensors)
+        fields = _norm(name, op, fraction, grid, calibration, tensors, stat_shift)
     fields.update(_segments(name, form, fraction, tensors))
     return Encoding(
         name=name, streams=op.streams, channels=op.channels, height=op.height, width=op.width,
@@ -136,7 +158,7 @@ def _token_norm(
 
 def _norm(
     name: str, op: EncodingOp, fraction: int, grid: Grid, calibration: Calibration,
-    tensors: Tensors,
+    tensors: Tensors, stat_shift: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Fixed point of group normalisation and its calibrated tables."""
     norm = op.norm
@@ -149,7 +171,6 @@ def _norm(
         )
     per_group = op.channels // norm.groups
     count = per_group * op.height * op.width
-    stat_shift = _stat_shift(name, op, count, grid, calibration)
     unit = grid.step * 2.0**stat_shift  # real value of a step of the sums
     deviation = calibration.group_deviation[name] / unit  # (steps, groups)
     mean = calibration.group_mean[name] / unit

@@ -21,7 +21,7 @@ from signmask.compiler.graph import (
 )
 from signmask.compiler.passes.attention import build_attention, fixed_point
 from signmask.compiler.passes.code_formats import CodeFormat, choose_formats
-from signmask.compiler.passes.constants import Tensors, build_encoding
+from signmask.compiler.passes.constants import Tensors, build_encoding, stat_shifts
 from signmask.compiler.passes.grids import Grid, choose_grids
 from signmask.compiler.passes.place import place_encoding, place_source
 from signmask.compiler.passes.weights import QuantisedWeight, quantise_weight, spread_inputs
@@ -145,9 +145,11 @@ def build_network(
                 spread=form.spread,
             )  # fmt: skip
             sources[key] = place_source(source, knobs)
+    shifts = stat_shifts(graph, grids, calibration)
     for n, op in graph.of(EncodingOp):
         grid = grids[op.streams[0]]
-        encoding = build_encoding(n, op, formats[n], grid, calibration, tensors)
+        shift = shifts.get(n, 0)
+        encoding = build_encoding(n, op, formats[n], grid, calibration, tensors, shift)
         if knobs.loop == "carry" and encoding.code_shift < knobs.carry_bits:
             raise CompileError(
                 f"encoding '{n}' keeps {encoding.code_shift} fraction bits, fewer than carry_bits "
