@@ -132,15 +132,17 @@ NANO = HardwareConfig(name="nano")
 EDGE = replace(
     NANO, name="edge", rows=32, columns=32, input_words=65536, weight_words=8192,
     accumulator_words=32768, mask_words=32768, axi_bytes=64, near_data_bytes=128,
+    bitmap_words=4096,
 )  # fmt: skip
 # Cambricon-D, sections VI-C and VII: 128x128 PEs of 60 + 4 lanes, 64/64/32 MB, 1.5 TB/s, 1 GHz.
 # Of a group of 64 operands up to 4 take the full lanes. Words follow from the megabytes (an operand
 # word is 72 bytes). The bus moves whole groups, so 1,500 bytes per cycle become 1,536 (2.4 % more).
-# The paper states no near-data bandwidth: four times the bus, as in nano, is our choice.
+# The paper states no near-data bandwidth: four times the bus, as in nano, is our choice, as are the
+# bitmaps of a map of 256 x 256 and counters for networks of a thousand boundaries.
 PAPER = HardwareConfig(
     name="paper", rows=128, columns=128, group=64, full_lanes=4, input_words=932067,
     weight_words=8192, accumulator_words=131072, mask_words=131072, axi_bytes=1536,
-    near_data_bytes=6144,
+    near_data_bytes=6144, bitmap_words=65536, counter_entries=1024,
 )  # fmt: skip
 PRESETS = {config.name: config for config in (NANO, EDGE, PAPER)}
 
