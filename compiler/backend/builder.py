@@ -4,17 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+
+import numpy as np
 
 from signmask.compiler.backend.scratchpad import Block
 from signmask.hw.spec.isa import Instruction, Queue
 
 
-@dataclass
 class _Accesses:
-    """Live accesses of one address space: (start, end, instruction, is_write)."""
+    """Live accesses of one address space, in rows of (start, end, instruction, queue, is_write)."""
 
-    entries: list[tuple[int, int, int, bool]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._rows = np.zeros((64, 5), np.int64)
+        self._count = 0
+
+    def conflicts(self, low: int, high: int, writers_only: bool) -> np.ndarray:
+        """(instruction, queue) of the accesses to [low, high)."""
+        rows = self._rows[: self._count]
+        hit = (rows[:, 0] < high) & (rows[:, 1] > low)
+        if writers_only:
+            hit &= rows[:, 4] == 1
+        return rows[hit, 2:4]
+
+    def add(self, low: int, high: int, index: int, queue: int, is_write: bool) -> None:
+        """Record an access; a write makes those that it covers unimportant."""
+        if is_write:
+            rows = self._rows[: self._count]
+            kept = rows[(rows[:, 0] < low) | (rows[:, 1] > high)]
+            self._count = len(kept)
+            self._rows[: self._count] = kept
+        if self._count == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._rows[self._count] = low, high, index, queue, is_write
+        self._count += 1
 
 
 class ProgramBuilder:
@@ -74,18 +97,14 @@ class ProgramBuilder:
             self._record(block, index, is_write=True)
 
     def _collect(self, block: Block, latest: dict[Queue, int], writers_only: bool) -> None:
-        low, high = block.start, block.start + block.words
-        for start, end, index, is_write in self._spaces.setdefault(
-            block.space, _Accesses()
-        ).entries:
-            if start < high and low < end and (is_write or not writers_only):
-                queue = self.instructions[index].queue
-                if latest.get(queue, -1) < index:
-                    latest[queue] = index
+        accesses = self._spaces.setdefault(block.space, _Accesses())
+        end = block.start + block.words
+        for index, number in accesses.conflicts(block.start, end, writers_only).tolist():
+            queue = Queue(number)
+            if latest.get(queue, -1) < index:
+                latest[queue] = index
 
     def _record(self, block: Block, index: int, is_write: bool) -> None:
-        accesses = self._spaces[block.space]
-        low, high = block.start, block.start + block.words
-        if is_write:
-            accesses.entries = [e for e in accesses.entries if e[0] < low or e[1] > high]
-        accesses.entries.append((low, high, index, is_write))
+        queue = self.instructions[index].queue
+        end = block.start + block.words
+        self._spaces[block.space].add(block.start, end, index, int(queue), is_write)
