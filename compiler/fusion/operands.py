@@ -73,6 +73,11 @@ class Operands:
         except LayoutError as error:
             raise Reject(str(error), "give both operands the sample's shape") from None
         if (spread != spread[:, :1]).any():
+            if argument.name in self.calls.parameters:
+                raise Reject(
+                    f"the images have unequal constants in '{argument.name}'",
+                    "treat the images of a batch alike: frames of a video are not supported",
+                )
             raise Reject(
                 f"conditions of the images differ in '{argument.name}'",
                 "compile for one image or equal conditions",
