@@ -94,9 +94,10 @@ class Load:
         core, n, columns = self.core, self.core.config.group, self.core.config.columns
         planes, tokens = f["planes"], f["tokens"]
         check_words(planes, tokens)
-        addresses = [f["address"] + p * f["plane_stride"] for p in range(planes)]
+        starts, run = timing.key_areas(core.config, f)
+        addresses = starts.tolist()
         codes = np.stack(
-            [core.memory.read(address, tokens * n, "i1") for address in addresses]
+            [core.memory.read(address, run * n, "i1") for address in addresses]
         ).reshape(planes, tokens, n)
         if f["transpose"]:
             token_planes = -(-tokens // n)
@@ -112,7 +113,7 @@ class Load:
         core.weight.write(f["weight"], words.reshape(-1, columns, n))
         chunk = min(columns, n) if f["transpose"] else timing.weight_chunk(core.config)
         areas = [
-            self._area(Traffic.CODES, address, tokens * n, -(-tokens * n // chunk), chunk)
+            self._area(Traffic.CODES, address, run * n, -(-run * n // chunk), chunk)
             for address in addresses
         ]
         before = sum(area.occupied for area in areas[:-1])

@@ -175,7 +175,8 @@ class AttentionEmitter:
             "LOAD_KEYS",
             {
                 "address": layout.address(f"codes/{name}") + offset,
-                "plane_stride": self.rows * self.keys * word_bytes, "tokens": self.keys,
+                "plane_stride": self.rows * self.keys * word_bytes,
+                "token_stride": layout.group, "tokens": self.keys,
                 "planes": self.planes, "weight": block.start, "transpose": transpose,
             },
             reads=[context.memory(f"codes/{name}")],

@@ -74,7 +74,8 @@ def _format(opcode: int, queue: Queue, text: str) -> Format:
 FORMATS: dict[str, Format] = {
     "LOAD_WEIGHTS": _format(1, Queue.LOAD, "address:40 words:20 weight:20"),
     "LOAD_KEYS": _format(
-        2, Queue.LOAD, "address:40 plane_stride:24 tokens:16 planes:8 weight:20 transpose:1"
+        2, Queue.LOAD,
+        "address:40 plane_stride:24 token_stride:24 tokens:16 planes:8 weight:20 transpose:1",
     ),
     "LOAD_CODES": _format(3, Queue.LOAD, "address:40 words:24 input:24 kind:4"),
     "LOAD_PARAMETERS": _format(

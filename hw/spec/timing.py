@@ -7,7 +7,7 @@ last result is written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import gcd
 
 import numpy as np
@@ -130,6 +130,16 @@ def load_occupied(landed: int) -> int:
 def load_done(config: HardwareConfig, landed: int) -> int:
     """Cycles from the start of a load of one area until it is done."""
     return LOAD_SETUP + config.memory_latency + landed + LOAD_FILL
+
+
+def key_areas(config: HardwareConfig, fields: Mapping[str, int]) -> tuple[np.ndarray, int]:
+    """Addresses of the areas of LOAD_KEYS, int64 (areas,) in order, and the tokens of each: whole
+    planes where their tokens follow each other, else single tokens."""
+    starts = fields["address"] + fields["plane_stride"] * np.arange(fields["planes"])
+    if fields["token_stride"] == config.group:
+        return starts, fields["tokens"]
+    tokens = fields["token_stride"] * np.arange(fields["tokens"])
+    return (starts[:, None] + tokens).reshape(-1), 1
 
 
 def list_landing(config: HardwareConfig, address: int, sizes: np.ndarray) -> tuple[int, int]:

@@ -42,7 +42,7 @@ def test_keys(rng, columns, tokens):
     b, codes = Bench(columns=columns), rng.integers(-128, 128, (planes, tokens, 16))
     for p in range(planes):
         b.put(p * stride, codes[p], "i1")
-    fields = dict(plane_stride=stride, tokens=tokens, planes=planes, weight=1)
+    fields = dict(plane_stride=stride, token_stride=16, tokens=tokens, planes=planes, weight=1)
     first = max(3, tokens)
     assert b.execute("LOAD_KEYS", **fields, transpose=0) == (2 * first, first + 15 + tokens)
     w = b.core.weight.data
@@ -61,6 +61,28 @@ def test_keys(rng, columns, tokens):
             at = 1 + channel // columns * kp + token // 16
             assert w[at, channel % columns, token % 16] == want
     assert b.counters.traffic["codes"] == 2 * planes * tokens * 16
+
+
+@pytest.mark.parametrize("columns", [8, 16, 32])
+@pytest.mark.parametrize("transpose", [0, 1])
+@pytest.mark.parametrize("stride", [0, 23, 80])
+def test_keys_whose_tokens_lie_apart(rng, columns, transpose, stride):
+    planes, tokens, apart = 3, 21, 2048
+    b, codes = Bench(columns=columns), rng.integers(-128, 128, (planes, apart))
+    b.put(0, codes, "i1")
+    fields = dict(tokens=tokens, planes=planes, weight=1, transpose=transpose)
+    cost = b.execute("LOAD_KEYS", address=5, plane_stride=apart, token_stride=stride, **fields)
+    # The last token's 16 bytes come in 2 beats, at any of these strides.
+    assert cost == (3 * planes * tokens, 3 * (planes * tokens - 1) + 15 + 2)
+    assert b.counters.traffic["codes"] == planes * tokens * 16
+    scattered = b.core.weight.data.copy()
+    at = 5 + stride * np.arange(tokens)[:, None] + np.arange(16)
+    b.core.weight.data[:] = 99
+    b.put(0, codes[:, at].reshape(planes, -1), "i1")
+    b.execute("LOAD_KEYS", plane_stride=tokens * 16, token_stride=16, **fields)
+    words = -(-planes * 16 // columns) * 2 if transpose else planes * -(-tokens // columns)
+    assert np.array_equal(b.core.weight.data[1 : 1 + words], scattered[1 : 1 + words])
+    assert (b.core.weight.data[1 + words] == 99).all() and scattered[1 : 1 + words].any()
 
 
 def test_codes_and_raw(rng):
