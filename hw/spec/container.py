@@ -80,9 +80,14 @@ class Program:
         tensors["image"] = self.image
         text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
         block = save_tensors(tensors)
-        body = MAGIC + struct.pack("<IQ", VERSION, len(text)) + text
-        body += struct.pack("<Q", len(block)) + block
-        return body + hashlib.sha256(body).digest()
+        parts = [
+            MAGIC + struct.pack("<IQ", VERSION, len(text)) + text + struct.pack("<Q", len(block)),
+            block,
+        ]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        return b"".join([*parts, digest.digest()])
 
     def save(self, path: Path) -> None:
         """Write to `path` atomically; raises ProgramError if the folder cannot be written."""
