@@ -50,7 +50,7 @@ def _with_offset(builder: GraphBuilder, value: Value, addend: np.ndarray) -> Val
     stream = builder.as_stream(value)
     if addend.shape[1] != value.layout.positions:
         raise Reject("its constant does not fit the positions", "add one value per position")
-    offset = np.broadcast_to(addend[0], (addend.shape[1], value.channels)).copy()
+    offset = np.broadcast_to(addend[:1], (1, addend.shape[1], value.channels)).copy()
     table = np.zeros((builder.steps, value.channels))
     return builder.with_constants(stream, table, offset)
 

@@ -163,18 +163,31 @@ class GraphBuilder:
         name = self.add(self.at, joined)
         for value in (a, b):
             old = value.streams[0]
-            stream = self.op(old)
             if not value.exclusive:
-                joined.adds.append(old)
+                self._add_stream(joined, name, replace(a, streams=(old,)))
                 continue
+            stream = self.op(old)
             joined.table = joined.table + stream.table
             joined.offset = _plus(joined.offset, stream.offset)
-            joined.adds += [x for x in stream.adds if x not in joined.adds]
-            joined.linears += stream.linears
-            for linear in stream.linears:
-                self.op(linear).out = name
-            self.graph.remove_node(old)
+            for addend in stream.adds:
+                self._add_stream(joined, name, replace(a, streams=(addend,)))
+            self._take_linears(joined, name, old)
         return Value(a.layout, streams=(name,), exclusive=self.used_once())
+
+    def _add_stream(self, joined: StreamOp, name: str, value: Value) -> None:
+        """Let the stream `joined` add another; through an identity if it does already."""
+        if value.streams[0] in joined.adds:
+            self._take_linears(joined, name, self.identity(value).streams[0])
+        else:
+            joined.adds.append(value.streams[0])
+
+    def _take_linears(self, joined: StreamOp, name: str, old: str) -> None:
+        """Let the operators that write the stream `old` write `joined` in its place."""
+        linears = self.op(old).linears
+        joined.linears += linears
+        for linear in linears:
+            self.op(linear).out = name
+        self.graph.remove_node(old)
 
     def output(self, value: Value, order: np.ndarray) -> str:
         """The Linear whose accumulators are the output: channels `order` of `value`."""

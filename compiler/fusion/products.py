@@ -167,7 +167,7 @@ def _only_selected(builder: GraphBuilder, name: str) -> bool:
 def _divided(builder: GraphBuilder, name: str, index: np.ndarray) -> str:
     """A stream of the channels `index` of another, written by operators of its own."""
     stream: StreamOp = builder.op(name)
-    offset = None if stream.offset is None else stream.offset[:, index]
+    offset = None if stream.offset is None else stream.offset[..., index]
     new = replace(
         stream, channels=len(index), table=stream.table[:, index], offset=offset, linears=[]
     )

@@ -70,6 +70,8 @@ FORMS = {
     "norms of the sample": lambda m, x: m.norm(x) - m.other(x),
     "a tensor plus itself": lambda m, x: m.a(x) + m.a(x) + x + x,
     "sum read again": lambda m, x: (lambda y: y + F.relu(y) + m.b(y))(m.a(x) + m.b(x)),
+    "an addend twice": lambda m, x: (lambda y: (y + m.b(x)) + y + F.relu(y))(m.a(x)),
+    "an addend twice, first": lambda m, x: (lambda y: y + (m.b(x) + y) + F.relu(y))(m.a(x)),
     "difference": lambda m, x: m.a(x) - m.b(x),
     "constant minus tensor": lambda m, x: 1.5 - m.a(x),
     "weighted addition": lambda m, x: torch.add(m.a(x), m.b(x), alpha=0.25),
