@@ -133,7 +133,9 @@ def measure(
     source = graph.op(graph.input)
     shape = (source.channels, source.height, source.width)
     ranges = _Ranges(graph)
-    batches = [range(i, min(i + BATCH, images)) for i in range(0, images, BATCH)]
+    # Frames of a video stay together.
+    size, images = (-(-n // graph.images) * graph.images for n in (BATCH, images))
+    batches = [range(i, min(i + size, images)) for i in range(0, images, size)]
     # One batch fixes the histograms' range, with a margin; then every batch is counted.
     runs = [(batches[0], False), *((batch, True) for batch in batches)]
     result = Calibration(graph.timesteps)
@@ -163,6 +165,7 @@ def measure(
         elif sum(len(s[0]) for s in stored) < kept:
             stored.append(np.stack(inputs))
     ranges.finish(result)
+    kept = -(-kept // graph.images) * graph.images
     kept_inputs = np.concatenate(stored, 1)[:, :kept]
     result.inputs = kept_inputs.astype(np.float16).astype(np.float32)
     return result

@@ -126,8 +126,9 @@ class DenseEmulator:
             stream = self.network.streams[name]
             y = self.tensors[stream.table][self.step].to(torch.int64)[None, :, None, None]
             if stream.offset:
-                offset = self.tensors[stream.offset].to(torch.int64)
-                y = y + offset.T.reshape(1, -1, stream.height, stream.width)
+                offset = self.tensors[stream.offset].to(torch.int64).mT
+                offset = offset.unflatten(2, (stream.height, stream.width))
+                y = y + offset.repeat(len(self.codes[self.network.input]) // len(offset), 1, 1, 1)
             for producer in self.producers.get(name, ()):
                 linear = self.network.linears[producer]
                 multiplier = self.tensors[linear.multiplier][None, :, None, None]
@@ -195,7 +196,11 @@ class DenseEmulator:
             y = self.stream(getattr(attention, letter))
             multiplier = getattr(attention, f"{letter}_multiplier")
             code = shift_round(y * multiplier, getattr(attention, f"{letter}_shift"))
-            operands.append(saturate(code, 8).flatten(2))
+            code = saturate(code, 8).flatten(2)
+            if attention.frames:  # (videos, frames, c, positions) to (videos, positions, c, frames)
+                videos = code.unflatten(0, (-1, attention.frames)).transpose(1, 3)
+                code = videos.flatten(0, 1)
+            operands.append(code)
         for name in (attention.keys, attention.values) if attention.keys else ():
             rows = self.tensors[name].to(torch.int64).transpose(1, 2)
             operands.append(rows[torch.arange(len(operands[0])) % len(rows)])
@@ -209,4 +214,8 @@ class DenseEmulator:
         mean = shift_round(product * reciprocal[:, :, None], RECIPROCAL_FRACTION - SOFTMAX_FRACTION)
         out = self.network.sources[attention.out]
         code = shift_round(mean * attention.out_multiplier, attention.out_shift) + out.zero
-        return saturate(code, 8).flatten(1, 2).unflatten(2, (out.height, out.width))
+        code = saturate(code, 8).flatten(1, 2)
+        if attention.frames:
+            positions = out.height * out.width
+            code = code.unflatten(0, (-1, positions)).transpose(1, 3).flatten(0, 1)
+        return code.unflatten(2, (out.height, out.width))

@@ -56,7 +56,7 @@ class FloatModel:
             elif isinstance(op, LinearOp):
                 values[name] = self._linear(name, op, values[op.source])
             elif isinstance(op, StreamOp):
-                values[name] = self._stream(op, step, values)
+                values[name] = self._stream(op, step, values, len(sample))
             elif isinstance(op, EncodingOp):
                 raw = self._scaled(op, torch.cat([values[s] for s in op.streams], 1), step)
                 if observer is not None:
@@ -78,11 +78,13 @@ class FloatModel:
         return conv2d(x, self.weights[name], None, op.stride, op.padding, groups=op.groups)
 
     @staticmethod
-    def _stream(op: StreamOp, step: int, values: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _stream(
+        op: StreamOp, step: int, values: dict[str, torch.Tensor], images: int
+    ) -> torch.Tensor:
         total = _channels(op.table[step])
         if op.offset is not None:
-            offset = torch.from_numpy(op.offset).float().T
-            total = total + offset.unflatten(1, (op.height, op.width))
+            offset = torch.from_numpy(op.offset).float().mT.unflatten(2, (op.height, op.width))
+            total = total + offset.repeat(images // len(offset), 1, 1, 1)
         for operand in (*op.linears, *op.adds):
             total = total + values[operand]
         return total
@@ -97,9 +99,10 @@ class FloatModel:
 
     @staticmethod
     def _attention(op: AttentionOp, values: dict[str, torch.Tensor]) -> torch.Tensor:
-        q = values[op.q].flatten(2).unflatten(1, (op.heads, -1))
+        operands = [_tokens(op, values[s]).unflatten(1, (op.heads, -1)) for s in op.streams]
+        q = operands[0]
         if op.keys is None or op.values is None:
-            k, v = (values[s].flatten(2).unflatten(1, (op.heads, -1)) for s in (op.k, op.v))
+            k, v = operands[1:]
         else:
             rows = torch.arange(len(q)) % len(op.keys)
             k, v = (
@@ -107,8 +110,17 @@ class FloatModel:
                 for x in (op.keys, op.values)
             )
         weights = softmax(op.scale * (q.mT @ k), -1)
-        result = v @ weights.mT
-        return result.flatten(1, 2).unflatten(2, (op.height, op.width))
+        result = (v @ weights.mT).flatten(1, 2)
+        if op.frames:
+            positions = op.height * op.width
+            result = result.unflatten(0, (-1, positions)).transpose(1, 3).flatten(0, 1)
+        return result.unflatten(2, (op.height, op.width))
+
+
+def _tokens(op: AttentionOp, x: torch.Tensor) -> torch.Tensor:
+    """(rows, channels, tokens): positions of images, or frames at the positions of videos."""
+    x = x.flatten(2)
+    return x.unflatten(0, (-1, op.frames)).transpose(1, 3).flatten(0, 1) if op.frames else x
 
 
 def _channels(row: np.ndarray) -> torch.Tensor:

@@ -96,7 +96,8 @@ class InputOp:
 @dataclass
 class StreamOp:
     """Raw tensor: sum of Linear results, of `adds`, of `table` (steps, channels) float64, and of
-    `offset` (height * width, channels) float64, None where no constant depends on the position."""
+    `offset` float64 (rows, height * width, channels), one row for all images or one for each frame
+    of a video; None where no constant depends on the position."""
 
     channels: int
     height: int
@@ -164,7 +165,8 @@ class LinearOp:
 class AttentionOp:
     """softmax(scale * Q K^T) V over all positions of the streams q, k, v; itself a code source.
     In cross-attention k and v are empty, and `keys`, `values` float32 (rows, tokens, channels) are
-    constants, a row for each image of the batch or one for all."""
+    constants, a row for each image of the batch or one for all. With `frames`, the images are those
+    of videos, and attention is over the frames of a video at each position."""
 
     q: str
     k: str
@@ -176,6 +178,7 @@ class AttentionOp:
     width: int
     keys: np.ndarray | None = None
     values: np.ndarray | None = None
+    frames: int = 0
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -200,13 +203,15 @@ TensorOp = InputOp | StreamOp | EncodingOp | LinearOp | AttentionOp | ProductOp
 @dataclass
 class TensorGraph:
     """Fused network in real numbers; edges follow the data, node names are unique. `patch`: the
-    output's channels are patch x patch pixels of each position, row by row, then channels."""
+    output's channels are patch x patch pixels of each position, row by row, then channels. A batch
+    is a multiple of `images`, the frames that attention joins (1: none)."""
 
     graph: nx.DiGraph
     input: str
     output: str
     timesteps: tuple[int, ...]
     patch: int = 1
+    images: int = 1
 
     def op(self, name: str) -> Any:
         """The operator of a node."""

@@ -63,8 +63,9 @@ def verify_tensors(graph: TensorGraph) -> None:
         _require(np.isfinite(op.table).all(), name, "its table is not finite")
         _require(op.linears or op.adds, name, "nothing writes it")
         if op.offset is not None:
-            shape = (op.height * op.width, op.channels)
-            _require(op.offset.shape == shape, name, "its offset has the wrong shape")
+            rows, *shape = op.offset.shape
+            fits = shape == [op.height * op.width, op.channels] and rows in (1, graph.images)
+            _require(fits, name, "its offset has the wrong shape")
         for linear in op.linears:
             _require(graph.op(linear).out == name, linear, f"it does not write '{name}'")
             size = graph.out_size(graph.op(linear))
@@ -95,6 +96,7 @@ def verify_tensors(graph: TensorGraph) -> None:
             _require(op.keys.shape == op.values.shape, name, "keys and values differ in shape")
         _require(widths == {op.channels}, name, "q, k and v differ in width")
         _require(op.channels % op.heads == 0, name, "heads do not divide its channels")
+        _require(op.frames in (0, graph.images), name, "it joins images of other videos")
         for operand in op.streams:
             own = op.streams.count(operand) == 1 and graph.graph.out_degree(operand) == 1
             _require(own, name, f"it shares '{operand}' with another reader")

@@ -345,6 +345,11 @@ class AttentionOperator:
         self.attention = attention
         self.out = out
         self.table = torch.tensor(numerics.exponential_table(), device=device)
+        if attention.frames and batch % attention.frames:
+            raise ValueError(
+                f"attention '{attention.name}' joins {attention.frames} images and the batch is "
+                f"{batch}; compile it for a multiple."
+            )
         self.constant: tuple[Tensor, Tensor] | None = None
         if attention.keys:
             keys, values = (
@@ -365,7 +370,16 @@ class AttentionOperator:
         return split.to(torch.float64)  # sums stay far below 2**53
 
     def _codes(self, y: Tensor, multiplier: int, shift: int) -> Tensor:
-        return self._split(arithmetic.saturate(arithmetic.requantise(y, multiplier, shift), 8))
+        codes = arithmetic.saturate(arithmetic.requantise(y, multiplier, shift), 8)
+        return self._split(self._turned(codes))
+
+    def _turned(self, codes: Tensor) -> Tensor:
+        """(rows, tokens, channels): the frames of each position of each video as tokens."""
+        frames, channels = self.attention.frames, codes.shape[-1]
+        if not frames:
+            return codes.reshape(len(codes), -1, channels)
+        videos = codes.reshape(len(codes) // frames, frames, -1, channels).transpose(1, 2)
+        return videos.reshape(-1, frames, channels)
 
     def __call__(self, q: Tensor, *others: Tensor) -> Tensor:
         """Codes (batch, height, width, channels) of the output from raw values of q and, unless
@@ -387,6 +401,9 @@ class AttentionOperator:
             product, reciprocal, a.out_multiplier, a.out_shift, self.out.zero
         )
         joined = codes.transpose(1, 2)
+        if a.frames:
+            positions = self.out.height * self.out.width
+            joined = joined.reshape(-1, positions, a.frames, self.out.channels).transpose(1, 2)
         return joined.reshape(q.shape[0], self.out.height, self.out.width, self.out.channels)
 
 

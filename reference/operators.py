@@ -62,7 +62,7 @@ class Operators:
             for name, item in network.products.items()
         }  # fmt: skip
         self.offsets = {
-            name: read(stream.offset, stream.height * stream.width, stream.channels)
+            name: read(stream.offset, -1, stream.height * stream.width, stream.channels)
             for name, stream in network.streams.items()
             if stream.offset
         }

@@ -153,7 +153,9 @@ class RawStep(Step):
         shape = (operators.batch, stream.height, stream.width, stream.channels)
         total = operators.tables[name][self.index].expand(shape)
         if name in operators.offsets:
-            total = total + operators.offsets[name].reshape(shape[1:])
+            offset = operators.offsets[name]
+            rows = offset.repeat(operators.batch // len(offset), 1, 1)
+            total = total + rows.reshape(shape)
         for producer in operators.producers[name]:
             accumulators = self.next.accumulators[producer]
             total = total + operators.linears[producer].requantise(accumulators).reshape(shape)

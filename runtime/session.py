@@ -167,6 +167,11 @@ class Session:
         log = HostLog()
         with log.record("noise", images * int(np.prod(self.shape))):
             start = self.scheduler.initial(noise(seed, images, self.shape))
+        if images % network.images:
+            raise RunError(
+                f"'{network.name}' makes videos of {network.images} frames and {images} images are "
+                f"asked for; use --images {-(-images // network.images) * network.images}."
+            )
         steps = network.steps if first is None else first
         if not 1 <= steps <= network.steps:
             raise RunError(

@@ -45,6 +45,7 @@ class NetworkBuilder:
         self.attentions: dict[str, Attention] = {}
         self.products: dict[str, Product] = {}
         self.order: list[str] = []
+        self.images = 1
         self.deviation = CODE_DEVIATION << knobs.grid_bits  # of a stream, in grid steps
 
     def _put(self, name: str, values: object, dtype: type = np.int64) -> str:
@@ -63,9 +64,9 @@ class NetworkBuilder:
 
     def stream(
         self, name: str, channels: int, height: int, width: int, adds: tuple[str, ...] = (),
-        bits: int = 16, offset: bool = False,
+        bits: int = 16, offset: int = 0,
     ) -> str:  # fmt: skip
-        """`offset`: a constant that varies over positions is part of it."""
+        """`offset`: rows of a constant that varies over positions, and is part of it."""
         bias = self.rng.normal(0, 0.2, channels)
         walk = np.cumsum(self.rng.normal(0, 0.03, (self.steps, channels)), 0)
         table = self._put(f"{name}.table", (bias + walk) * self.deviation, np.int32)
@@ -74,7 +75,7 @@ class NetworkBuilder:
             name, channels, height, width, 1 / self.deviation, table, adds, bits, delta_bits
         )
         if offset:
-            values = self.rng.normal(0, 0.5 * self.deviation, (height * width, channels))
+            values = self.rng.normal(0, 0.5 * self.deviation, (offset, height * width, channels))
             key = self._put(f"{name}.offset", values, np.int32)
             self.streams[name] = replace(self.streams[name], offset=key)
         return name
@@ -190,10 +191,10 @@ class NetworkBuilder:
 
     def attention(
         self, name: str, q: str, k: str, v: str, out: str, heads: int, rows: int = 0,
-        tokens: int = 0,
+        tokens: int = 0, frames: int = 0,
     ) -> str:  # fmt: skip
         """`out` becomes a code source shaped like the stream q. With `rows`, keys and values are
-        constants of that many images and `tokens` tokens."""
+        constants of that many images and `tokens` tokens; with `frames`, attention is over them."""
         stream = self.streams[q]
         self.source(out, stream.channels, stream.height, stream.width, zero=3)
         shift = 12 + self.knobs.grid_bits
@@ -202,6 +203,9 @@ class NetworkBuilder:
             name, q, k, v, out, heads, 4096, shift, 4000, shift, 4200, shift,
             round(46 / (dimension * CODE_DEVIATION**2) * 2**20), 20, 12000, 13 + 15,
         )  # fmt: skip
+        if frames:
+            self.images = frames
+            self.attentions[name] = replace(self.attentions[name], frames=frames)
         if rows:
             shape = (rows, tokens, stream.channels)
             keys, values = (
@@ -220,6 +224,7 @@ class NetworkBuilder:
             self.name, self.steps, tuple(range(10 * self.steps, 0, -10)), next(iter(self.sources)),
             "output_scale", "output_table", tuple(self.order), self.knobs, self.streams,
             self.encodings, self.sources, self.linears, self.attentions, self.products,
+            images=self.images,
         )  # fmt: skip
         return network, self.tensors
 
@@ -327,7 +332,7 @@ def transformer(
     b = NetworkBuilder("transformer", seed, steps, knobs or Knobs())
     tokens = size * size
     b.source("input", 4, size, size)
-    b.stream("stem", 32, size, size, offset=True)
+    b.stream("stem", 32, size, size, offset=1)
     b.linear("conv_in", "input", "stem")
     b.encoding("ada", ("stem",), token="layer", changing=True)
     for part in "qkv":
@@ -363,6 +368,30 @@ def transformer(
     b.linear("conv_depth", "act", "depth", groups=80)
     b.encoding("act_out", ("depth",), groups=4, activation="relu")
     b.linear("conv_out", "act_out", channels=4)
+    return b.build()
+
+
+def video(
+    seed: int = 0, knobs: Knobs | None = None, steps: int = 4, size: int = 4, frames: int = 3,
+) -> Built:  # fmt: skip
+    """Frames with positions of their own, attention within and over the frames of a video."""
+    b = NetworkBuilder("video", seed, steps, knobs or Knobs())
+    b.source("input", 16, size, size)
+    b.stream("stem", 32, size, size, offset=frames)
+    b.linear("conv_in", "input", "stem")
+    joined = "stem"
+    for kind, count in (("space", 0), ("time", frames)):
+        b.encoding(f"{kind}_norm", (joined,), token="layer")
+        for part in "qkv":
+            b.stream(f"{kind}_{part}", 32, size, size)
+            b.linear(f"{kind}_to_{part}", f"{kind}_norm", f"{kind}_{part}", kernel=1)
+        names = (f"{kind}_{part}" for part in "qkv")
+        b.attention(f"{kind}_attention", *names, f"{kind}_out", heads=2, frames=count)
+        b.stream(f"{kind}_sum", 32, size, size, adds=(joined,))
+        b.linear(f"{kind}_to_out", f"{kind}_out", f"{kind}_sum", kernel=1)
+        joined = f"{kind}_sum"
+    b.encoding("act_out", (joined,), groups=4, activation="relu")
+    b.linear("conv_out", "act_out", channels=16)
     return b.build()
 
 

@@ -22,7 +22,8 @@ class AttentionEmitter:
         self.context, self.attention = context, attention
         layout = context.layout
         self.stream = layout.network.streams[attention.q]
-        self.queries = layout.positions(self.stream)
+        self.positions = layout.positions(self.stream)
+        self.queries = attention.frames or self.positions
         self.rows, self.keys = layout.key_shape(attention)
         self.channels = self.stream.channels // attention.heads
         if self.channels % layout.group:
@@ -37,24 +38,30 @@ class AttentionEmitter:
         """Operands, every head of every image, then the differenced or raw product codes."""
         context, layout, attention = self.context, self.context.layout, self.attention
         query = self._query()
-        stride = layout.batch * self.queries
+        self.stride = layout.batch * self.positions  # words of a plane
         tiles = self._tiles()
         context.operands[attention.out] = allocate_source(context, attention.out)
         for head in range(attention.heads):
             output = context.allocate(
-                "accumulator", self.planes * stride, f"product of '{attention.name}'"
+                "accumulator", self.planes * self.stride, f"product of '{attention.name}'"
             )
-            for image in range(layout.batch):
-                operands = _Operands(self, image, head, kept=len(tiles) > 1)
+            first = query.start + head * self.planes * self.stride
+            for row in range(self.stride // self.queries):
+                operands = _Operands(self, row, head, kept=len(tiles) > 1)
                 for tile in tiles:
-                    at = image * self.queries + tile.start
-                    place = head * self.planes * stride + at
-                    self._tile(tile, operands, query.start + place, output.start + at)
+                    at = row * self.queries + tile.start
+                    begin = self._begin(row) if attention.frames else at
+                    self._tile(tile, operands, first + begin, output.start + at)
                 operands.free()
             chunk = Chunk(head * self.planes, self.planes)
             emit_source_chunk(context, attention.out, chunk, output)
             context.free(output)
         context.free(query)
+
+    def _begin(self, row: int) -> int:
+        """First word of a position of a video in a plane of frames."""
+        video, position = divmod(row, self.positions)
+        return video * self.queries * self.positions + position
 
     def _tiles(self) -> list[range]:
         """Queries that are worked on together: as many as the scratchpads hold scores of."""
@@ -62,7 +69,7 @@ class AttentionEmitter:
         columns, n = layout.config.columns, layout.group
         scores = -(-(-(-self.keys // columns) * columns) // n)
         products = -(-(-(-self.channels // columns) * columns) // n)
-        output = self.planes * layout.batch * self.queries
+        output = self.planes * self.stride
         source = layout.operand_words(self.attention.out)
         # Half of what is free, which later blocks may cut in two.
         room = min(
@@ -126,7 +133,8 @@ class AttentionEmitter:
         """Query codes in the input scratchpad; key and value codes in memory."""
         context, layout, item = self.context, self.context.layout, self.attention
         words = layout.planes(self.stream.channels) * layout.plane_words(self.stream)
-        query = context.allocate("input", words, f"queries of '{item.name}'")
+        slack = layout.slack(self.stream, item.frames)
+        query = context.allocate("input", words + slack, f"queries of '{item.name}'")
         if context.masked:
             for name in item.streams:
                 self._read(name)
@@ -164,19 +172,21 @@ class AttentionEmitter:
             )  # fmt: skip
         return query
 
-    def load(self, name: str, image: int, head: int, words: int, transpose: int) -> Block:
+    def load(self, name: str, row: int, head: int, size: int, transpose: int) -> Block:
         """One head's key or value codes, those of a stream or constant ones, as weights."""
         context, layout = self.context, self.context.layout
-        block = context.allocate("weight", words, f"operands of '{self.attention.name}'")
+        block = context.allocate("weight", size, f"operands of '{self.attention.name}'")
         word_bytes = layout.group
-        row = image % self.rows
-        offset = (head * self.planes * self.rows + row) * self.keys * word_bytes
+        words = self.rows * self.keys  # of a plane
+        begin = self._begin(row) if self.attention.frames else row % self.rows * self.keys
+        offset = (head * self.planes * words + begin) * word_bytes
+        step = self.positions if self.attention.frames else 1
         context.builder.emit(
             "LOAD_KEYS",
             {
                 "address": layout.address(f"codes/{name}") + offset,
-                "plane_stride": self.rows * self.keys * word_bytes,
-                "token_stride": layout.group, "tokens": self.keys,
+                "plane_stride": words * word_bytes, "token_stride": step * word_bytes,
+                "tokens": self.keys,
                 "planes": self.planes, "weight": block.start, "transpose": transpose,
             },
             reads=[context.memory(f"codes/{name}")],
@@ -186,14 +196,17 @@ class AttentionEmitter:
 
     def _matmul(
         self, queries: int, operand: Block, stride: int, planes: int, blocks: int, weights: Block,
-        target: Block,
+        target: Block, step: int = 1,
     ) -> None:  # fmt: skip
+        """A product of `queries` operands, `step` words apart in a plane."""
+        rows, columns = (queries, 1) if step > 1 else (1, queries)
         self.context.builder.emit(
             "MATMUL",
             {
-                "input": operand.start, "input_stride": stride, "images": 1, "in_height": 1,
-                "in_width": queries, "planes": planes, "kernel": 1, "step": 1, "padding": 0,
-                "upsample": 1, "out_height": 1, "out_width": queries, "blocks": blocks,
+                "input": operand.start, "input_stride": stride, "images": 1, "in_height": rows,
+                "in_width": step if step > 1 else queries, "planes": planes, "kernel": 1,
+                "step": 1, "padding": 0, "upsample": 1, "out_height": rows, "out_width": columns,
+                "blocks": blocks,
                 "weight": weights.start, "accumulator": target.start,
                 "accumulator_stride": queries, "delta": 0, "accumulate": 0, "zero": 0,
             },
@@ -209,9 +222,9 @@ class AttentionEmitter:
         keys = operands.keys()
         written = -(-blocks * columns // layout.group)
         scores = context.allocate("accumulator", written * queries, f"scores of '{item.name}'")
-        stride = layout.batch * self.queries
-        operand = Block("input", query, (self.planes - 1) * stride + queries)
-        self._matmul(queries, operand, stride, self.planes, blocks, keys, scores)
+        step = self.positions if item.frames else 1
+        operand = Block("input", query, (self.planes - 1) * self.stride + queries * step)
+        self._matmul(queries, operand, self.stride, self.planes, blocks, keys, scores, step)
         operands.used(keys)
         planes = layout.planes(self.keys)
         result = context.allocate("input", planes * queries, f"softmax of '{item.name}'")
@@ -241,15 +254,14 @@ class AttentionEmitter:
         self._matmul(queries, weights, queries, key_planes, blocks, values, product)
         operands.used(values)
         context.free(weights)
-        stride = layout.batch * self.queries
-        goal = Block("accumulator", output, (self.planes - 1) * stride + queries)
+        goal = Block("accumulator", output, (self.planes - 1) * self.stride + queries)
         context.builder.emit(
             "NORMALISE_ROWS",
             {
                 "accumulator": product.start, "stride": queries, "tokens": queries,
                 "planes": self.planes, "rows": rows.start, "multiplier": item.out_multiplier,
                 "shift": item.out_shift, "zero": layout.network.sources[item.out].zero,
-                "output": goal.start, "output_stride": stride,
+                "output": goal.start, "output_stride": self.stride,
             },
             reads=[product, rows],
             writes=[goal],
@@ -261,8 +273,8 @@ class _Operands:
     """Keys and values of one head as weights: loaded once for all tiles (`kept`) where both fit the
     weight scratchpad, else for each use."""
 
-    def __init__(self, emitter: AttentionEmitter, image: int, head: int, kept: bool) -> None:
-        self.emitter, self.image, self.head = emitter, image, head
+    def __init__(self, emitter: AttentionEmitter, row: int, head: int, kept: bool) -> None:
+        self.emitter, self.row, self.head = emitter, row, head
         layout = emitter.context.layout
         columns = layout.config.columns
         self.sizes = (
@@ -284,7 +296,7 @@ class _Operands:
         if transpose not in self._blocks:
             item = self.emitter.attention
             name = (item.values or item.v) if transpose else (item.keys or item.k)
-            block = self.emitter.load(name, self.image, self.head, self.sizes[transpose], transpose)
+            block = self.emitter.load(name, self.row, self.head, self.sizes[transpose], transpose)
             if not self.kept:
                 return block
             self._blocks[transpose] = block

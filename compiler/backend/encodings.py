@@ -321,7 +321,9 @@ def emit_source(context: Context, name: str, codes: Block) -> None:
 
 def allocate_source(context: Context, name: str) -> Block:
     """The operand of a code source."""
-    return context.allocate("input", context.layout.operand_words(name), f"source '{name}'")
+    layout = context.layout
+    slack = layout.slack(layout.network.sources[name], layout.frames(name))
+    return context.allocate("input", layout.operand_words(name) + slack, f"source '{name}'")
 
 
 def emit_source_chunk(context: Context, name: str, chunk: Chunk, codes: Block) -> None:

@@ -41,6 +41,7 @@ class Layout:
         self.map = MemoryMap()
         self._content: dict[str, np.ndarray] = {}
         self._strides: dict[str, int] = {}
+        self._frames = {a.out: a.frames for a in network.attentions.values()}
         names = sorted([*network.encodings, *network.sources])
         self.source_number = {name: i for i, name in enumerate(names)}
         self.factors = network.multiplied()
@@ -117,11 +118,24 @@ class Layout:
         return linear.kernel**2 * sum(run.blocks * run.planes for run in self.runs(linear))
 
     def key_shape(self, attention: Attention) -> tuple[int, int]:
-        """(rows, tokens) of keys and values: a row for each image, or one for all."""
+        """(rows, tokens) of keys and values: a row for each image, or one for all; over frames a
+        row for each position of each video."""
         if attention.keys:
             rows, tokens, _ = self.tensors[attention.keys].shape
             return rows, tokens
+        if attention.frames:
+            positions = self.positions(self.network.streams[attention.q])
+            return self.batch // attention.frames * positions, attention.frames
         return self.batch, self.positions(self.network.streams[attention.k])
+
+    def frames(self, source: str) -> int:
+        """Frames of a video whose positions follow each other frame by frame in the operand of a
+        source, or 0 where an image's positions do: what attention over frames writes."""
+        return self._frames.get(source, 0)
+
+    def slack(self, item: Stream | Encoding | CodeSource, frames: int) -> int:
+        """Words behind an operand that is read every so many words, from any of the first on."""
+        return max(self.positions(item), frames) if frames else 0
 
     def row_stride(self, region: str) -> int:
         """Bytes between the rows of a table of constants, 0 where one row serves all steps."""
@@ -219,12 +233,12 @@ class Layout:
             self.map.allocate(f"weights/{linear.name}", "weights", size)
 
     def _offset(self, stream: Stream) -> np.ndarray:
-        """[plane][image][position][lane] int32 of a constant that all images share."""
+        """[plane][image][position][lane] int32 of a constant that varies over positions."""
         planes = self.planes(stream.channels)
         padded = self._pad(self.tensors[stream.offset], planes, np.int32)
-        split = padded.reshape(-1, planes, self.group).transpose(1, 0, 2)[:, None]
-        shape = (planes, self.batch, *split.shape[2:])
-        return np.ascontiguousarray(np.broadcast_to(split, shape))
+        rows, positions, _ = padded.shape
+        split = padded.reshape(rows, positions, planes, self.group).transpose(2, 0, 1, 3)
+        return np.tile(split, (1, self.batch // rows, 1, 1))
 
     def _keys(self, codes: np.ndarray) -> np.ndarray:
         """[plane][row][token][lane] int8 of constant keys or values."""

@@ -41,6 +41,11 @@ def lower(
             f"lanes and INT{knobs.inlier_bits}, config '{config.name}' has {config.group}, "
             f"{config.full_lanes} and INT{config.inlier_bits}; quantise it for this config."
         )
+    if batch % network.images:
+        raise CompileError(
+            f"'{network.name}' joins the {network.images} frames of a video and the batch is "
+            f"{batch}; compile with --batch {-(-batch // network.images) * network.images}."
+        )
     if config.profile != "int":
         raise CompileError(
             f"config '{config.name}' has profile '{config.profile}', which only the golden model "

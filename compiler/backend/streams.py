@@ -11,7 +11,7 @@ from signmask.compiler.backend.grouping import Run
 from signmask.compiler.backend.scratchpad import Block
 from signmask.compiler.errors import CompileError
 from signmask.hw.spec.isa import Step, Traffic
-from signmask.hw.spec.network import Linear, Stream
+from signmask.hw.spec.network import CodeSource, Encoding, Linear, Stream
 
 NO_MULTIPLIER = 63
 
@@ -59,26 +59,66 @@ def _emit_run(
     filled = target.part(plane * stride, layout.block_planes_of(run.blocks) * stride)
     whole = context.operands[linear.source]
     plane_words = layout.plane_words(source)
-    operand = whole.part(run.low * plane_words, run.planes * plane_words)
-    height, width = source.height, source.width
-    if linear.kernel == linear.stride == linear.upsample == 1:
-        height, width = linear.out_height, linear.out_width  # maps to token sequences are views
-    context.builder.emit(
-        "MATMUL",
-        {
-            "input": operand.start, "input_stride": plane_words,
-            "images": layout.batch, "in_height": height, "in_width": width,
-            "planes": run.planes, "kernel": linear.kernel,
-            "step": linear.stride, "padding": linear.padding, "upsample": linear.upsample,
-            "out_height": linear.out_height, "out_width": linear.out_width, "blocks": run.blocks,
-            "weight": weights.start, "accumulator": filled.start, "accumulator_stride": stride,
-            "delta": int(context.phase == "delta"), "accumulate": int(accumulate),
-            "zero": source.zero,
-        },
-        reads=[operand, weights, *([filled] if accumulate else [])],
-        writes=[filled],
-    )  # fmt: skip
+    frames = layout.frames(linear.source)
+    slack = layout.slack(source, frames)
+    operand = whole.part(run.low * plane_words, run.planes * plane_words + slack)
+    for place in _places(context, linear, source, frames):
+        context.builder.emit(
+            "MATMUL",
+            {
+                "input": operand.start + place.input, "input_stride": plane_words,
+                "images": place.images, "in_height": place.in_height, "in_width": place.in_width,
+                "planes": run.planes, "kernel": linear.kernel, "step": linear.stride,
+                "padding": linear.padding, "upsample": linear.upsample,
+                "out_height": place.out_height, "out_width": place.out_width,
+                "blocks": run.blocks, "weight": weights.start,
+                "accumulator": filled.start + place.output, "accumulator_stride": stride,
+                "delta": int(context.phase == "delta"), "accumulate": int(accumulate),
+                "zero": source.zero,
+            },
+            reads=[operand, weights, *([filled] if accumulate else [])],
+            writes=[filled],
+        )  # fmt: skip
     context.free(weights)
+
+
+class _Place(NamedTuple):
+    """First words of what a MATMUL reads and writes, and its shape."""
+
+    input: int
+    output: int
+    images: int
+    in_height: int
+    in_width: int
+    out_height: int
+    out_width: int
+
+
+def _places(
+    context: Context, linear: Linear, source: Encoding | CodeSource, frames: int
+) -> list[_Place]:
+    """All positions at once; where those of a video follow each other frame by frame, the ones of
+    each image in turn, every `frames` words."""
+    batch, size = context.layout.batch, (linear.out_height, linear.out_width)
+    pointwise = linear.kernel == linear.stride == linear.upsample == 1
+    if not frames:
+        # Maps to token sequences are views.
+        given = size if pointwise else (source.height, source.width)
+        return [_Place(0, 0, batch, *given, *size)]
+    if not pointwise:
+        raise CompileError(
+            f"'{linear.name}' has a kernel and reads attention over frames; put a linear layer "
+            "between."
+        )
+    positions = context.layout.positions(source)
+    return [
+        _Place(
+            video * frames * positions + frame, (video * frames + frame) * positions, 1,
+            positions, frames, positions, 1,
+        )
+        for video in range(batch // frames)
+        for frame in range(frames)
+    ]  # fmt: skip
 
 
 class Follower(NamedTuple):

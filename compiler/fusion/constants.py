@@ -4,22 +4,30 @@ that write a stream, or kept as gain and offset per step."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from signmask.compiler.fusion.graph_builder import GraphBuilder
-from signmask.compiler.fusion.operands import same_at_all_steps
+from signmask.compiler.fusion.operands import Operands, same_at_all_steps
 from signmask.compiler.fusion.value import Reject, Value
 from signmask.compiler.graph import AffineOp, NormOp
 
 
-def scaled(builder: GraphBuilder, value: Value, factor: np.ndarray) -> Value:
-    """`factor * value`; `factor` is (steps or 1, positions or 1, channels or 1). Raises Reject."""
-    if factor.shape[1] > 1:
+def scaled(builder: GraphBuilder, operands: Operands, value: Value, factor: Any) -> Value:
+    """`factor * value`; raises Reject."""
+    rows = operands.spread(factor, value.layout)
+    if rows.shape[1] > 1:
+        raise operands.differing(factor)
+    if rows.shape[2] > 1:
         raise Reject(
             "it scales by a constant that varies over positions", "scale whole channels only"
         )
-    gain = factor[:, 0]
+    return multiplied(builder, value, rows[:, 0, 0])
+
+
+def multiplied(builder: GraphBuilder, value: Value, gain: np.ndarray) -> Value:
+    """`gain * value`; `gain` is (steps or 1, channels or 1)."""
     if value.is_linear and value.norm is not None:
         return replace(value, norm=_after(value.norm, gain, np.zeros((1, 1))))
     if not (value.is_linear and value.affine is not None) and same_at_all_steps(gain):
@@ -29,30 +37,36 @@ def scaled(builder: GraphBuilder, value: Value, factor: np.ndarray) -> Value:
     return _affine(builder, value, gain, np.zeros((1, 1)))
 
 
-def shifted(builder: GraphBuilder, value: Value, addend: np.ndarray) -> Value:
-    """`value + addend`; `addend` is (steps or 1, positions or 1, channels or 1). Raises Reject."""
-    if addend.shape[1] > 1:
-        return _with_offset(builder, value, addend)
-    if value.is_linear and value.norm is not None:
-        return replace(value, norm=_after(value.norm, np.ones((1, 1)), addend[:, 0]))
-    if value.is_linear and value.affine is not None:
-        return _affine(builder, value, np.ones((1, 1)), addend[:, 0])
-    table = np.broadcast_to(addend[:, 0], (builder.steps, value.channels)).copy()
-    return builder.with_constants(builder.as_stream(value), table, None)
-
-
-def _with_offset(builder: GraphBuilder, value: Value, addend: np.ndarray) -> Value:
-    if not same_at_all_steps(addend):
+def shifted(
+    builder: GraphBuilder, operands: Operands, value: Value, addend: Any, sign: float = 1.0
+) -> Value:
+    """`value + sign * addend`; raises Reject."""
+    rows = sign * operands.spread(addend, value.layout)
+    if rows.shape[1] * rows.shape[2] == 1:
+        return added(builder, value, rows[:, 0, 0])
+    if not same_at_all_steps(rows):
+        if rows.shape[1] > 1:
+            raise operands.differing(addend)
         raise Reject(
             "it adds a constant that varies over positions and over timesteps",
             "add what depends on the timestep and what depends on the position apart",
         )
-    stream = builder.as_stream(value)
-    if addend.shape[1] != value.layout.positions:
-        raise Reject("its constant does not fit the positions", "add one value per position")
-    offset = np.broadcast_to(addend[:1], (1, addend.shape[1], value.channels)).copy()
+    if rows.shape[1] > 1:  # known to be frames once an attention joins the images
+        builder.differing[builder.at] = operands.differing(addend)
+    shape = (rows.shape[1], value.layout.positions, value.channels)
     table = np.zeros((builder.steps, value.channels))
-    return builder.with_constants(stream, table, offset)
+    stream = builder.as_stream(value)
+    return builder.with_constants(stream, table, np.broadcast_to(rows[0], shape).copy())
+
+
+def added(builder: GraphBuilder, value: Value, addend: np.ndarray) -> Value:
+    """`value + addend`; `addend` is (steps or 1, channels or 1)."""
+    if value.is_linear and value.norm is not None:
+        return replace(value, norm=_after(value.norm, np.ones((1, 1)), addend))
+    if value.is_linear and value.affine is not None:
+        return _affine(builder, value, np.ones((1, 1)), addend)
+    table = np.broadcast_to(addend, (builder.steps, value.channels)).copy()
+    return builder.with_constants(builder.as_stream(value), table, None)
 
 
 def _affine(builder: GraphBuilder, value: Value, gain: np.ndarray, offset: np.ndarray) -> Value:

@@ -58,5 +58,5 @@ def build_attention(
         q_multiplier=q[0], q_shift=q[1], k_multiplier=k[0], k_shift=k[1],
         v_multiplier=v[0], v_shift=v[1], score_multiplier=score[0], score_shift=score[1],
         out_multiplier=product[0], out_shift=product[1], keys=constant.get("keys", ""),
-        values=constant.get("values", ""),
+        values=constant.get("values", ""), frames=op.frames,
     )  # fmt: skip

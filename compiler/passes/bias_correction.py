@@ -33,6 +33,7 @@ def correct_bias(
     model, emulator = FloatModel(graph), DenseEmulator(network, tensors)
     streams = {n for n, _ in graph.of(StreamOp)}
     source = network.sources[network.input]
+    images = -(-images // graph.images) * graph.images
     for step in range(network.steps):
         sample = torch.from_numpy(calibration.inputs[step, :images])
         means: dict[str, torch.Tensor] = {}

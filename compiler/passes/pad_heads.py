@@ -59,7 +59,7 @@ def pad_heads(network: Network, tensors: Tensors) -> Network:
         for name in operands:
             stream = streams[name]
             for table in filter(None, (stream.table, stream.offset)):
-                tensors[table] = places.spread(tensors[table], axis=1)
+                tensors[table] = places.spread(tensors[table], axis=tensors[table].ndim - 1)
             streams[name] = replace(stream, channels=places.width)
         for name, linear in linears.items():
             grouped = linear.out in operands or linear.source == out.name

@@ -174,6 +174,6 @@ def build_network(
         output_scale="output_scale", output_table="output_table",
         order=tuple(n for n in graph.order() if isinstance(graph.op(n), kinds)),
         knobs=knobs, streams=streams, encodings=encodings, sources=sources, linears=linears,
-        attentions=attentions, products=products, patch=graph.patch,
+        attentions=attentions, products=products, patch=graph.patch, images=graph.images,
     )  # fmt: skip
     return network, tensors

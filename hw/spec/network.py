@@ -39,7 +39,8 @@ class Stream:
     + table[step] + sum of the streams in `adds`, bits). `scale` is the real value of a grid step,
     `table` the name of an int32 tensor (steps, channels) of rounded absolute values,
     `delta_bits` the inlier width of the compressed format of dy. `offset` names an int32 tensor
-    (positions, channels), a constant part of y such as a position embedding, or is empty.
+    (rows, positions, channels), a constant part of y such as a position embedding, with one row for
+    all images or one for each frame of a video, or is empty.
     """
 
     name: str
@@ -202,6 +203,9 @@ class Product:
 class Attention:
     """softmax(Q K^T) V on raw int8 codes read from the streams q, k, v; result: CodeSource `out`.
 
+    Attention is over the positions of an image, or with `frames` (the number of consecutive images
+    that make a video) over these images at each position, queries, keys and values alike.
+
     In cross-attention k and v are empty and `keys`, `values` name constant int8 codes (rows,
     tokens, channels), a row for each image of the batch or one for all.
 
@@ -227,6 +231,7 @@ class Attention:
     out_shift: int
     keys: str = ""
     values: str = ""
+    frames: int = 0
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -239,7 +244,8 @@ class Network:
     """A compiled network for `steps` timesteps. `order` lists the names of encodings, linears,
     attentions and products in execution order; a stream is complete once its last Linear (or
     addend) is. With `patch` p, the output's channels are p x p pixels of each position, row by row,
-    which the host puts in their places; it leaves out channels beyond those of the input."""
+    which the host puts in their places; it leaves out channels beyond those of the input. A batch
+    is a multiple of `images`, the frames that attention joins (1: none)."""
 
     name: str
     steps: int
@@ -256,6 +262,7 @@ class Network:
     attentions: dict[str, Attention] = field(default_factory=dict)
     products: dict[str, Product] = field(default_factory=dict)
     patch: int = 1
+    images: int = 1
     info: dict[str, Any] = field(default_factory=dict)
 
     def shape_of(self, source: str) -> Encoding | CodeSource:

@@ -18,7 +18,7 @@ from signmask.hw.spec.network import CodeSource, Encoding, Linear, Network, Stre
 
 SIZES = frozenset(
     "channels height width steps group full_lanes groups count epsilon heads kernel stride "
-    "upsample out_channels out_height out_width spread bits patch".split()
+    "upsample out_channels out_height out_width spread bits patch images".split()
 )  # at least 1
 LARGEST_SIZE = 1 << 48
 LARGEST_SHIFT = 63
@@ -145,6 +145,10 @@ def _check_names(network: Network) -> None:
             require(part in streams, place, f"reads unknown stream '{part}'")
         both = bool(attention.keys) == bool(attention.values)
         require(both, place, "has either constant keys or constant values")
+        joined = attention.frames in (0, network.images) and not (
+            attention.frames and attention.keys
+        )
+        require(joined, place, f"joins {attention.frames} images of {network.images}")
         width = network.sources[attention.out].channels
         require(width % attention.heads == 0, place, f"{attention.heads} heads do not divide it")
 
@@ -229,7 +233,9 @@ class _Tensors:
         for stream in network.streams.values():
             self._need(stream.table, INTEGER, steps, stream.channels)
             if stream.offset:
-                self._need(stream.offset, INTEGER, _positions(stream), stream.channels)
+                rows = self._need(stream.offset, INTEGER, -1, _positions(stream), stream.channels)
+                place = f"tensor '{stream.offset}'"
+                require(len(rows) in (1, network.images), place, f"has {len(rows)} rows")
         for encoding in network.encodings.values():
             self._encoding(encoding)
         for linear in network.linears.values():
