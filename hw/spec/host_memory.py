@@ -58,4 +58,5 @@ class HostMemory:
         planes = -(-linear.out_channels // n)
         channels = words.reshape(planes, positions, n).transpose(1, 0, 2).reshape(positions, -1)
         shape = (batch, linear.out_height, linear.out_width, linear.out_channels)
-        return np.ascontiguousarray(channels[:, : linear.out_channels], np.int32).reshape(shape)
+        # A copy: the next step writes the same memory.
+        return np.array(channels[:, : linear.out_channels], np.int32, order="C").reshape(shape)
