@@ -285,9 +285,9 @@ def _catalogue() -> list[Architecture]:
     latte = Architecture(
         "latte-xl-2",
         {"transformer": ("LatteTransformer3DModel", _latte(16, 72, 28, 64, 16, 4096))},
-        (4, 64, 64), 673.7, _LATTE_PAPER, _LINEAR,
+        (4, 64, 64), None, _LATTE_PAPER, _LINEAR,
         {"encoder_hidden_states": Condition("normal", (1, 120, 4096))}, images=16,
-        note="text-to-video form of diffusers, the paper's number is of the class-conditional one",
+        note="text-to-video; the class-conditional form of the paper has 673.7 million parameters",
     )  # fmt: skip
     lora = replace(
         sd, name="sd-v1-4-lora", source=_LORA_PAPER, lora_rank=4, merged=False, published=None,
