@@ -62,7 +62,7 @@ class Lander(wiring.Component):
         word, row_base = Signal(len(area.base)), Signal(len(area.base))
         index = Signal(range(shape.bitmaps))
         part = Signal(range(max(2, shape.parts, shape.blocks)))
-        row = Signal(range(shape.lanes))
+        row = Signal(range(max(shape.columns, shape.lanes)))
         m.submodules.bitmaps = bitmaps = SyncFIFOBuffered(width=self.kept.size, depth=shape.bitmaps)
         oldest = data.View(self.kept, bitmaps.r_data)
         listed = area.landing == Landing.OUTLIERS
@@ -89,7 +89,8 @@ class Lander(wiring.Component):
             following = self.landings.payload
             m.d.sync += [
                 busy.eq(self.landings.valid), area.eq(following), word.eq(following.base),
-                row_base.eq(following.base), index.eq(0), part.eq(0), row.eq(0),
+                row_base.eq(following.base), index.eq(0), part.eq(0),
+                row.eq(following.row),
             ]  # fmt: skip
         self._write(m, area, word, part, row, oldest)
         self._keep(m, self.take & (area.landing == Landing.DELTAS), end, index, bitmaps)
@@ -186,6 +187,8 @@ class Lander(wiring.Component):
             self._write_parameter(m, area, word, part, everywhere)
         with m.If(self.take & (area.landing == Landing.WEIGHTS)):
             self._write_weights(m, area, word, part)
+        with m.If(self.take & (area.landing == Landing.KEYS)):
+            self._write_key(m, word, row)
         with m.If(self.take & (area.landing == Landing.VALUES)):
             self._write_values(m, area, word, part, row)
 
@@ -225,6 +228,17 @@ class Lander(wiring.Component):
             m.d.sync += [
                 port.data[bits].eq(Mux(own, chunk, 0)),
                 port.lanes[lanes].eq((own | first).replicate(shape.weight)),
+            ]
+
+    def _write_key(self, m: Module, word: Signal, row: Signal) -> None:
+        """A token to column `row`; the columns behind it, which may get none, are cleared."""
+        n, port = self.shape.lanes, self.weight
+        m.d.sync += [port.en.eq(1), port.addr.eq(word)]
+        for column in range(self.shape.columns):
+            bits = slice(8 * n * column, 8 * n * (column + 1))
+            m.d.sync += [
+                port.data[bits].eq(Mux(row == column, self.chunk[: 8 * n], 0)),
+                port.lanes[n * column : n * (column + 1)].eq((row <= column).replicate(n)),
             ]
 
     def _write_values(

@@ -19,7 +19,7 @@ COUNT_BITS = 24
 class Landing(enum.Enum, shape=4):  # type: ignore[call-arg]
     """Where the chunks of an area go."""
 
-    WEIGHTS = 0  # weight words; also keys, whose words lie apart
+    WEIGHTS = 0  # weight words; also keys that follow each other, whose words lie apart
     VALUES = 1  # transposed codes to weight words
     INPUT = 2
     PARAMETER = 3
@@ -28,6 +28,7 @@ class Landing(enum.Enum, shape=4):  # type: ignore[call-arg]
     OUTLIERS = 6
     SEGMENTS = 7
     RESIDUES = 8
+    KEYS = 9  # one token to a column of a weight word
 
 
 class LoadShape:
@@ -70,10 +71,11 @@ def goal_layout(shape: LoadShape) -> data.StructLayout:
 
 
 def landing_layout(shape: LoadShape) -> data.StructLayout:
-    """A goal; `sub`: which part of a weight word's columns it has; `final`: with this area the
-    instruction is done."""
+    """A goal; `sub`: which part of a weight word's columns it has; `row`: the column of its token,
+    or the lane of its first one; `final`: with this area the instruction is done."""
     goal = {name: field.shape for name, field in goal_layout(shape)}
-    return data.StructLayout(goal | {"sub": range(max(2, shape.subs)), "final": 1})
+    rows = range(max(shape.columns, shape.lanes))
+    return data.StructLayout(goal | {"sub": range(max(2, shape.subs)), "row": rows, "final": 1})
 
 
 def counted_layout() -> data.StructLayout:

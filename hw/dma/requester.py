@@ -24,14 +24,15 @@ from signmask.hw.spec.isa import FORMATS, Step, Traffic
 from signmask.hw.spec.timing import LOAD_SETUP
 
 STEP_BITS = 16
-
+TOKEN_BITS = 16
 
 Fields = dict[str, Value]
 
 
 class _Decoded:
     """What an instruction asks for: its (first) area and what it lands as, chunk bytes, bytes as
-    count * factor * n / 8, and how further planes lie."""
+    count * factor * n / 8, and how further planes lie, and tokens of a plane that are areas of
+    their own."""
 
     def __init__(self, shape: LoadShape) -> None:
         self.goal = Signal(goal_layout(shape), name="goal")
@@ -40,8 +41,68 @@ class _Decoded:
         self.address = Signal(ADDRESS_BITS, name="start")
         self.size = Signal(SIZE_BITS, name="bytes")
         self.planes, self.plane_stride = Signal(8, name="count_planes"), Signal(24, name="stride")
+        self.tokens = Signal(TOKEN_BITS, name="count_tokens")
+        self.token_stride = Signal(24, name="stride_tokens")
         self.base_step, self.kind = Signal(16, name="step_base"), Signal(4, name="traffic")
         self.waits = Signal(name="waits")
+
+
+class _Areas:
+    """The areas of an instruction, plane by plane and token by token: the present one's place in
+    memory and in the scratchpads, and those of its plane's first token."""
+
+    def __init__(self, shape: LoadShape) -> None:
+        self.shape = shape
+        self.area, self.address = Signal(goal_layout(shape), name="area"), Signal(ADDRESS_BITS)
+        self.sub = Signal(range(max(2, shape.subs)))
+        self.row = Signal(range(max(shape.columns, shape.lanes)))
+        self.size, self.kind = Signal(SIZE_BITS), Signal(4)
+        self.planes, self.plane_stride, self.base_step = Signal(8), Signal(24), Signal(16)
+        self.tokens, self.token_stride = Signal(TOKEN_BITS), Signal(24)
+        self.left = Signal(TOKEN_BITS)  # tokens of the plane
+        self.plane_address, self.plane_base = Signal(ADDRESS_BITS), Signal(len(self.area.base))
+        self.last = Signal()
+        self.moved = Signal(SIZE_BITS)  # bytes of the areas before
+
+    def begin(self, m: Module, d: _Decoded) -> None:
+        """Take an instruction's first area."""
+        m.d.sync += [
+            self.area.eq(d.goal), self.address.eq(d.address), self.size.eq(d.size),
+            self.kind.eq(d.kind), self.planes.eq(d.planes), self.plane_stride.eq(d.plane_stride),
+            self.base_step.eq(d.base_step), self.tokens.eq(d.tokens), self.left.eq(d.tokens),
+            self.token_stride.eq(d.token_stride), self.plane_address.eq(d.address),
+            self.plane_base.eq(d.goal.base), self.moved.eq(0), self.sub.eq(0), self.row.eq(0),
+        ]  # fmt: skip
+
+    def advance(self, m: Module) -> None:
+        """Go on to the next token, or to the next plane."""
+        shape, area = self.shape, self.area
+        keys = area.landing == Landing.KEYS
+        m.d.sync += self.moved.eq(self.moved + self.size)
+        with m.If(self.left != 1):
+            m.d.sync += [
+                self.left.eq(self.left - 1), self.address.eq(self.address + self.token_stride),
+                self.row.eq(self.row + 1),
+            ]  # fmt: skip
+            with m.If(self.row == Mux(keys, shape.columns - 1, shape.lanes - 1)):
+                m.d.sync += [self.row.eq(0), area.base.eq(area.base + Mux(keys, area.stride, 1))]
+        with m.Else():
+            address, base = Signal(ADDRESS_BITS), Signal(len(area.base))
+            m.d.comb += [
+                address.eq(self.plane_address + self.plane_stride),
+                base.eq(self.plane_base + self.base_step),
+            ]
+            if shape.subs > 1:
+                with m.If((area.landing == Landing.VALUES) & (self.sub != shape.subs - 1)):
+                    m.d.comb += base.eq(self.plane_base)
+                    m.d.sync += self.sub.eq(self.sub + 1)
+                with m.Else():
+                    m.d.sync += self.sub.eq(0)
+            m.d.sync += [
+                self.planes.eq(self.planes - 1), self.left.eq(self.tokens), self.row.eq(0),
+                self.address.eq(address), self.plane_address.eq(address),
+                area.base.eq(base), self.plane_base.eq(base),
+            ]  # fmt: skip
 
 
 class Requester(wiring.Component):
@@ -67,15 +128,12 @@ class Requester(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Three stages, the first two apart from the requests of the instruction before."""
         m = Module()
-        shape = self.shape
         m.submodules.bursts = bursts = Bursts(self.config)
         wiring.connect(m, bursts.request, wiring.flipped(self.ar))
         word = Signal(256)
         remaining = Signal(SIZE_BITS)  # cycles for which the present area still has the bus
-        area, sub = Signal(goal_layout(shape)), Signal(range(max(2, shape.subs)))
-        address, size = Signal(ADDRESS_BITS), Signal(SIZE_BITS)
-        planes, plane_stride, base_step = Signal(8), Signal(24), Signal(16)
-        moved, kind = Signal(SIZE_BITS), Signal(4)
+        present = _Areas(self.shape)
+        m.d.comb += present.last.eq((present.planes == 1) & (present.left == 1))
         with m.If(remaining != 0):
             m.d.sync += remaining.eq(remaining - 1)
         with m.FSM():
@@ -86,18 +144,15 @@ class Requester(wiring.Component):
                     m.next = "SIZE"
             with m.State("SIZE"):
                 d = self._decode(m, word)
-                m.d.sync += [
-                    area.eq(d.goal), address.eq(d.address), size.eq(d.size), kind.eq(d.kind),
-                    planes.eq(d.planes), plane_stride.eq(d.plane_stride),
-                    base_step.eq(d.base_step), moved.eq(0), sub.eq(0),
-                ]  # fmt: skip
+                present.begin(m, d)
                 with m.If(~d.waits | self.counted.valid):
                     m.next = "AREA"
                 m.d.comb += self.counted.ready.eq(d.waits)
             with m.State("AREA"):
+                area, address, size = present.area, present.address, present.size
                 beats, cycles = self._cost(m, area, address, size)
-                hand = Signal()
-                last = planes == 1
+                hand, last = Signal(), present.last
+                place = Cat(area, present.sub, present.row, last)
                 m.d.comb += [
                     hand.eq(
                         (remaining <= 1) & bursts.idle & self.areas.ready & self.landings.ready
@@ -106,23 +161,13 @@ class Requester(wiring.Component):
                     bursts.beats.eq(beats),
                     self.areas.valid.eq(hand & (size != 0)),
                     self.areas.payload.skip.eq(address), self.areas.payload.size.eq(size),
-                    self.landings.valid.eq(hand), self.landings.payload.eq(Cat(area, sub, last)),
-                    self.moved.valid.eq(hand & last), self.moved.kind.eq(kind),
-                    self.moved.bytes.eq(moved + size),
+                    self.landings.valid.eq(hand), self.landings.payload.eq(place),
+                    self.moved.valid.eq(hand & last), self.moved.kind.eq(present.kind),
+                    self.moved.bytes.eq(present.moved + size),
                 ]  # fmt: skip
                 with m.If(hand):
-                    m.d.sync += [
-                        remaining.eq(cycles), planes.eq(planes - 1), moved.eq(moved + size),
-                        address.eq(address + plane_stride),
-                    ]  # fmt: skip
-                    if shape.subs > 1:
-                        wrap = sub == shape.subs - 1
-                        with m.If((area.landing == Landing.VALUES) & ~wrap):
-                            m.d.sync += sub.eq(sub + 1)
-                        with m.Else():
-                            m.d.sync += [sub.eq(0), area.base.eq(area.base + base_step)]
-                    else:
-                        m.d.sync += area.base.eq(area.base + base_step)
+                    m.d.sync += remaining.eq(cycles)
+                    present.advance(m)
                     with m.If(last):
                         m.next = "ACCEPT"
         return m
@@ -157,8 +202,9 @@ class Requester(wiring.Component):
         """What the instruction in `word` asks for."""
         d = _Decoded(self.shape)
         m.d.comb += [
-            d.planes.eq(1), d.goal.stride.eq(1), d.goal.size.eq(d.chunk), d.goal.last.eq(d.chunk),
-            d.goal.takes.eq(d.count), d.size.eq((d.count * d.factor) * (self.shape.lanes // 8)),
+            d.planes.eq(1), d.tokens.eq(1), d.goal.stride.eq(1),
+            d.goal.size.eq(d.chunk), d.goal.last.eq(d.chunk), d.goal.takes.eq(d.count),
+            d.size.eq((d.count * d.factor) * (self.shape.lanes // 8)),
         ]  # fmt: skip
         for_opcode = {
             name: getattr(self, f"_{name.lower()}") for name in FORMATS if name.startswith("LOAD_")
@@ -185,15 +231,17 @@ class Requester(wiring.Component):
         rows = (tokens + (n - 1)) >> (n - 1).bit_length()
         per_chunk = shape.weight // n  # tokens
         places = (per_chunk - 1).bit_length()
+        apart = f["token_stride"] != n
         m.d.comb += [
-            d.goal.base.eq(f["weight"]), d.count.eq(tokens), d.factor.eq(8),
+            d.goal.base.eq(f["weight"]), d.count.eq(Mux(apart, 1, tokens)), d.factor.eq(8),
             d.planes.eq(f["planes"]), d.plane_stride.eq(f["plane_stride"]),
+            d.tokens.eq(Mux(apart, tokens, 1)), d.token_stride.eq(f["token_stride"]),
             d.kind.eq(Traffic.CODES.value),
         ]  # fmt: skip
         with m.If(f["transpose"]):
             m.d.comb += [
                 d.goal.landing.eq(Landing.VALUES), d.chunk.eq(shape.column), d.goal.stride.eq(rows),
-                d.goal.takes.eq(tokens * shape.blocks), d.base_step.eq(rows * shape.blocks),
+                d.goal.takes.eq(d.count * shape.blocks), d.base_step.eq(rows * shape.blocks),
             ]  # fmt: skip
         with m.Else():
             rest = (tokens - 1)[:places] if places else 0
@@ -203,6 +251,11 @@ class Requester(wiring.Component):
                 d.goal.takes.eq((tokens + (per_chunk - 1)) >> places),
                 d.base_step.eq(1),
             ]  # fmt: skip
+            with m.If(apart):
+                m.d.comb += [
+                    d.goal.landing.eq(Landing.KEYS), d.chunk.eq(n), d.goal.last.eq(n),
+                    d.goal.takes.eq(1),
+                ]  # fmt: skip
 
     def _load_codes(self, m: Module, f: Fields, d: _Decoded) -> None:
         m.d.comb += [

@@ -105,11 +105,13 @@ def load_program(config, rng, memory, count):
             made.append(instruction(name, address=address, words=words, weight=at(words)))
         elif name == "LOAD_KEYS":
             planes, tokens = some(4), some(2 * n)
-            stride = tokens * n + some(100)
+            apart = int(rng.choice([n, n * some(5), some(3 * n) - 1]))
+            stride = tokens * max(apart, n) + some(100)
             made.append(
                 instruction(
                     name, address=writer.place(planes * stride), plane_stride=stride,
-                    tokens=tokens, planes=planes, weight=some(50), transpose=some(3) - 1,
+                    token_stride=apart, tokens=tokens, planes=planes, weight=some(50),
+                    transpose=some(3) - 1,
                 )
             )  # fmt: skip
         elif name == "LOAD_CODES":
