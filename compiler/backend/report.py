@@ -57,7 +57,7 @@ def layer_report(layout: Layout, emitted: Emitted) -> list[dict[str, Any]]:
             }  # fmt: skip
         else:
             continue
-        rows.append(row | _costs(name, costs))
+        rows.append(row | _costs(name, costs) | {"assumed_deltas": shares.name})
     return rows
 
 

@@ -13,7 +13,8 @@ import typer
 from signmask.hw.spec.config import resolve as resolve_config
 from signmask.hw.spec.container import Program
 from signmask.runtime.cli import options
-from signmask.runtime.cli.console import compile_bar, out, print_json
+from signmask.runtime.cli.console import compile_bar, out, print_json, print_table
+from signmask.runtime.cli.layers import totals, totals_table
 from signmask.runtime.errors import RunError
 from signmask.runtime.files import write_whole
 
@@ -78,6 +79,8 @@ def compile_command(
         f"multiply-accumulates per step and image, {len(data) / 1e6:.2f} MB, "
         f"{facts['seconds']:.1f} s."
     )
+    if program.report:
+        print_table(totals_table(program.report))
     for note in facts["notes"]:
         out.print(f"Note: {note}")
 
@@ -103,6 +106,7 @@ def describe(program: Program) -> dict[str, Any]:
         "weights": network.info.get("weights", "int8"),
         "statistics": network.info.get("statistics", "measured"),
         "notes": notes(program),
+        "totals": totals(program.report) if program.report else {},
         "instructions": {phase: len(code) for phase, code in program.code.items()},
         "source": dict(program.source),
         "scheduler": dict(program.scheduler),
@@ -117,5 +121,11 @@ def notes(program: Program) -> list[str]:
     if "statistics" in info:
         found.append(
             f"no sample was taken: scales follow the assumed statistics '{info['statistics']}'."
+        )
+    if program.report:
+        shares = program.report[0]["assumed_deltas"] if "delta" in program.code else ""
+        found.append(
+            "expected cycles are those of each layer's busiest queue, from the simulator's unit "
+            "times" + (f" and the shares of wide differences '{shares}'." if shares else ".")
         )
     return found

@@ -14,6 +14,7 @@ from signmask.hw.spec.network import CodeSource, Encoding
 from signmask.runtime.cli import options
 from signmask.runtime.cli.compile import describe
 from signmask.runtime.cli.console import out, print_json, print_table
+from signmask.runtime.cli.layers import layer_table, reasons_of, totals_table
 
 
 def inspect(
@@ -44,12 +45,17 @@ def inspect(
     print_table(overview)
     for note in facts["notes"]:
         out.print(f"Note: {note}")
-    numbered, reasons = number_reasons(layers)
-    for title, rows in (("Layers", numbered), ("Memory map", list(loaded.memory_map))):
-        if rows:
-            print_table(rows_table(title, rows))
+    if loaded.report:
+        print_table(layer_table(loaded.report))
+        reasons = reasons_of(loaded.report)
+        print_table(totals_table(loaded.report))
+    else:
+        numbered, reasons = number_reasons(layers)
+        print_table(rows_table("Boundaries", numbered))
     for number, reason in enumerate(reasons, 1):
-        out.print(f"Reason {number}: {reason}", markup=False)
+        out.print(f"Why {number}: {reason}", markup=False)
+    if loaded.memory_map:
+        print_table(rows_table("Memory map", list(loaded.memory_map)))
     if disassembly:
         for phase, code in loaded.code.items():
             out.print(f"{phase}:", markup=False)

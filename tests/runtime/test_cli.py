@@ -65,7 +65,7 @@ def test_tables_fit_100_columns(capsys, program_file):
     for arguments in (("run", program_file, "--backend", "reference"), ("inspect", program_file)):
         code, out, _ = call(capsys, *arguments)
         # Sentences and paths are left to the terminal.
-        tables = [line for line in out.splitlines() if not line.startswith(("Note: ", "Reason "))]
+        tables = [line for line in out.splitlines() if not line.startswith(("Note: ", "Why "))]
         assert code == 0 and max(map(len, tables)) <= 100
 
 
