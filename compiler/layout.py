@@ -161,19 +161,22 @@ class Layout:
         """(images, channels, positions...), what group normalisation takes."""
         return len(self.dims) > 2 and self.holds(0, "n") and self.holds(1, "c")
 
-    @property
-    def heads(self) -> int:
-        """Heads of (images and heads in any order..., positions, head channels), or 0 for other
-        layouts."""
-        if len(self.dims) < 3 or self.dims[-2] != _positions(self.sizes):
+    def heads(self, tokens: str = "hw") -> int:
+        """Heads of a tensor (all else in any order..., tokens, head channels), or 0 for other
+        layouts. `tokens` are positions ("hw"), or the images that are frames of a video ("n")."""
+        if len(self.dims) < 3 or self.dims[-2] != self._all(tokens):
             return 0
         width = self.shape[-1]
         heads = self.sizes["c"] // width
         leading = [f for dim in self.dims[:-2] for f in dim]
-        expected = [*_whole("n", self.sizes), *_merged([Factor("c", width, heads)])]
+        others = self._all("n" if tokens == "hw" else "hw")
+        expected = [*others, *_merged([Factor("c", width, heads)])]
         last = _merged([Factor("c", 1, width)])
         same = sorted(leading, key=_rank) == sorted(expected, key=_rank)
         return heads if self.dims[-1] == last and same else 0
+
+    def _all(self, axes: str) -> Dim:
+        return tuple(f for axis in axes for f in _whole(axis, self.sizes))
 
     def spread(self, array: np.ndarray) -> np.ndarray:
         """A constant (rows, ...) that broadcasts against the tensor, as (rows, images, positions,
@@ -203,10 +206,6 @@ class Layout:
 
 def _whole(axis: str, sizes: Mapping[str, int]) -> Dim:
     return (Factor(axis, 1, sizes[axis]),) if sizes[axis] > 1 else ()
-
-
-def _positions(sizes: Mapping[str, int]) -> Dim:
-    return _whole("h", sizes) + _whole("w", sizes)
 
 
 def _rank(factor: Factor) -> tuple[int, int]:

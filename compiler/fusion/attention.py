@@ -26,11 +26,15 @@ def attention(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
         raise Reject("attention drops or shares heads", "use plain attention")
     q = operands.value(given["q"])
     k, v = (operands.find(given[name]) for name in "kv")
-    heads = q.layout.heads
+    heads = q.layout.heads()
+    frames = 0
+    if not heads and q.layout.sizes["n"] > 1:
+        heads, frames = q.layout.heads("n"), q.layout.sizes["n"]
     if not heads:
         raise Reject(
-            "q is not (N, heads, tokens, channels) of all positions of each image",
-            "split heads with view and transpose, and attend over whole images",
+            "q is not (N, heads, tokens, channels) of all positions of each image, or of all "
+            "frames at each position",
+            "split heads with view and transpose, and attend over whole images or videos",
         )
     width = q.channels // heads
     scale = given.get("scale")
@@ -41,6 +45,8 @@ def attention(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
             "take both from the sample or both from the conditions",
         )
     if k is None or v is None:
+        if frames:
+            raise Reject("frames attend to constants", "let positions attend to conditions")
         return _cross(builder, operands, q, given, scale)
     if given.get("attn_mask") is not None:
         raise Reject("attention is masked or causal", "use full attention")
@@ -50,7 +56,8 @@ def attention(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     shared = [value.streams for value in values]
     a, b, c = (builder.own_stream(x, shared=shared.count(x.streams) > 1).streams[0] for x in values)
     sizes = q.layout.sizes
-    op = AttentionOp(a, b, c, heads, scale, q.channels, sizes["h"], sizes["w"])
+    op = AttentionOp(a, b, c, heads, scale, q.channels, sizes["h"], sizes["w"], frames=frames)
+    builder.frames = max(builder.frames, frames)
     return Value(q.layout, source=builder.add(builder.at, op))
 
 
@@ -67,7 +74,7 @@ def _cross(
     sizes = q.layout.sizes
     stream = builder.own_stream(q, shared=False).streams[0]
     op = AttentionOp(
-        stream, "", "", q.layout.heads, scale, q.channels, sizes["h"], sizes["w"], keys, values
+        stream, "", "", q.layout.heads(), scale, q.channels, sizes["h"], sizes["w"], keys, values
     )
     return Value(q.layout, source=builder.add(builder.at, op))
 

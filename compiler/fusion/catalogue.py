@@ -46,12 +46,14 @@ These compositions are recognised and become one operator:
 * Inputs besides the sample and the timestep are conditions, constants of a compiled program. Keys
   and values of cross-attention may differ from image to image of the exported batch; elsewhere
   conditions must be equal.
+* Where an attention joins the images of a batch at each position, they are frames of a video, and
+  what is added to them may differ from frame to frame.
 
 ## Refused
 
 Dilated convolutions, kernels that are not square, transposed convolutions, normalisation over other
-dimensions, masks that depend on the sample or weigh tokens, attention inside windows or across
-frames, cropped or repeated positions, and any operator that is not in the table.
+dimensions, masks that depend on the sample or weigh tokens, attention inside windows,
+cropped or repeated positions, and any operator that is not in the table.
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from signmask.compiler.fusion.constants import scaled, shifted
+from signmask.compiler.fusion.constants import added, multiplied
 from signmask.compiler.fusion.graph_builder import GraphBuilder
 from signmask.compiler.fusion.operands import Operands
 from signmask.compiler.fusion.value import NO_PADDING, Reject, Value
@@ -96,8 +96,7 @@ def batch_norm(builder: GraphBuilder, operands: Operands, call: Call) -> tuple[V
         operands.vector(given.get(n), value.channels, d) for n, d in defaults.items()
     )
     gain = weight / np.sqrt(variance + given["eps"])
-    result = scaled(builder, value, gain[None, None])
-    return (shifted(builder, result, (bias - gain * mean)[None, None]),)
+    return (added(builder, multiplied(builder, value, gain[None]), (bias - gain * mean)[None]),)
 
 
 Parameters = Callable[[Call], Activation]

@@ -31,13 +31,17 @@ def rows_of(weight: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 class GraphBuilder:
-    """A TensorGraph in construction. `at` is the call being fused: new nodes are named after it."""
+    """A TensorGraph in construction. `at` is the call being fused: new nodes are named after it.
+    `frames` is the number of images that attention joins, or 1; `differing` holds the refusal of
+    each call that adds a constant which differs from image to image, should they not be frames."""
 
     def __init__(self, calls: CallGraph, steps: int) -> None:
         self.calls, self.steps = calls, steps
         self.graph = nx.DiGraph()
         self.encodings: dict[tuple[Any, ...], str] = {}
         self.at = ""
+        self.frames = 1
+        self.differing: dict[str, Reject] = {}
 
     def add(self, name: str, op: TensorOp) -> str:
         """A new node; the name that it got."""
@@ -139,7 +143,7 @@ class GraphBuilder:
         return value
 
     def with_constants(self, value: Value, table: np.ndarray, offset: np.ndarray | None) -> Value:
-        """The stream `value` plus a (steps, channels) table and a (positions, channels) offset."""
+        """The stream `value` plus a (steps, channels) table and an `offset` as StreamOp has it."""
         stream = self.op(value.streams[0])
         if value.exclusive:
             stream.table = stream.table + table

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from signmask.compiler.fusion.constants import scaled, shifted
+from signmask.compiler.fusion.constants import multiplied, scaled, shifted
 from signmask.compiler.fusion.encodings import arguments_of
 from signmask.compiler.fusion.graph_builder import GraphBuilder
 from signmask.compiler.fusion.operands import Operands
@@ -130,24 +130,24 @@ def add(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     if a is not None and b is not None:
         return builder.sum(a, b, sign)
     if a is not None:
-        return shifted(builder, a, sign * operands.spread(right, a.layout))
+        return shifted(builder, operands, a, right, sign)
     value = operands.value(right)
     if sign != 1.0:
-        value = scaled(builder, value, np.full((1, 1, 1), sign))
-    return shifted(builder, value, operands.spread(left, value.layout))
+        value = scaled(builder, operands, value, sign)
+    return shifted(builder, operands, value, left)
 
 
 def subtract_from(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     """aten.rsub: a constant minus a tensor."""
     value = operands.value(call.args[0])
     alpha = float(call.kwargs.get("alpha", call.args[2] if len(call.args) > 2 else 1))
-    negative = scaled(builder, value, np.full((1, 1, 1), -alpha))
-    return shifted(builder, negative, operands.spread(call.args[1], value.layout))
+    negative = scaled(builder, operands, value, -alpha)
+    return shifted(builder, operands, negative, call.args[1])
 
 
 def negate(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     """aten.neg."""
-    return scaled(builder, operands.value(call.args[0]), np.full((1, 1, 1), -1.0))
+    return scaled(builder, operands, operands.value(call.args[0]), -1.0)
 
 
 def multiply(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
@@ -158,7 +158,7 @@ def multiply(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
         return product(builder, a, b)
     if a is None:
         a, right = operands.value(right), left
-    return scaled(builder, a, operands.spread(right, a.layout))
+    return scaled(builder, operands, a, right)
 
 
 def divide(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
@@ -169,7 +169,9 @@ def divide(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     divisor = operands.spread(call.args[1], value.layout)
     if (divisor == 0).any():
         raise Reject("it divides by zero", "divide by other constants")
-    return scaled(builder, value, 1.0 / divisor)
+    if divisor.shape[1] * divisor.shape[2] > 1:
+        raise Reject("it divides by a constant that varies over positions", "divide channels only")
+    return multiplied(builder, value, 1.0 / divisor[:, 0, 0])
 
 
 def square(builder: GraphBuilder, operands: Operands, call: Call) -> Value:

@@ -63,26 +63,31 @@ class Operands:
         return float(found.reshape(())) if found.size == 1 else None
 
     def spread(self, argument: Any, layout: Layout) -> np.ndarray:
-        """(steps or 1, positions or 1, channels or 1) of a constant operand of a tensor; raises
-        Reject where it differs from image to image or does not fit."""
+        """(steps or 1, images or 1, positions or 1, channels or 1) of a constant operand of a
+        tensor; raises Reject where it does not fit."""
         if isinstance(argument, (int, float)):
-            return np.full((1, 1, 1), float(argument))
+            return np.full((1, 1, 1, 1), float(argument))
         rows = self.rows(argument)
         try:
             spread = layout.spread(rows[:1] if same_at_all_steps(rows) else rows)
         except LayoutError as error:
             raise Reject(str(error), "give both operands the sample's shape") from None
-        if (spread != spread[:, :1]).any():
-            if argument.name in self.calls.parameters:
-                raise Reject(
-                    f"the images have unequal constants in '{argument.name}'",
-                    "treat the images of a batch alike: frames of a video are not supported",
-                )
-            raise Reject(
-                f"conditions of the images differ in '{argument.name}'",
-                "compile for one image or equal conditions",
+        for axis in (1, 2):
+            first = np.take(spread, [0], axis)
+            spread = first if (spread == first).all() else spread
+        return spread
+
+    def differing(self, argument: Ref) -> Reject:
+        """The refusal of a constant that differs from image to image."""
+        if argument.name in self.calls.parameters:
+            return Reject(
+                f"the images have unequal constants in '{argument.name}'",
+                "treat all images of a batch alike, unless they are frames that attention joins",
             )
-        return spread[:, 0]
+        return Reject(
+            f"conditions of the images differ in '{argument.name}'",
+            "compile for one image or equal conditions",
+        )
 
     def vector(self, argument: Any, channels: int, default: float) -> np.ndarray:
         """(channels,) that is the same at all timesteps; all `default` where it is None."""

@@ -112,7 +112,7 @@ PATTERNS: dict[str, Pattern] = {
     "aten.hardtanh": _family("hardtanh", ("min_val", -1.0), ("max_val", 1.0)),
     "aten.scaled_dot_product_attention": Pattern(
         "softmax", attention.attention,
-        "Attention over all positions, or cross-attention with constant keys and values",
+        "Attention over all positions, over frames, or cross-attention with constants",
     ),
     "aten.upsample_nearest2d": Pattern(
         "resampling", encodings.upsample, "folded into the Linear that reads it, whole factors"

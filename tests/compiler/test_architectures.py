@@ -287,14 +287,49 @@ def test_missing_conditions_of_a_module_are_asked_for():
         trace(sd_unet(), TIMESTEPS)
 
 
-def test_video_is_refused_with_what_to_do():
-    torch.manual_seed(0)
-    model = diffusers.LatteTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=1,
-        sample_size=8, patch_size=2, caption_channels=12, cross_attention_dim=32, video_length=2,
-        attention_bias=True, activation_fn="gelu-approximate", norm_type="ada_norm_single",
-        num_embeds_ada_norm=1000, norm_elementwise_affine=False,
-    )  # fmt: skip
-    example = (torch.zeros(1, 4, 2, 8, 8), TIME, torch.randn(1, 7, 12))
+class Video(nn.Module):
+    """A video transformer that takes the frames of one video as images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = diffusers.LatteTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=8,
+            num_layers=1, sample_size=8, patch_size=2, caption_channels=12, cross_attention_dim=32,
+            video_length=3, attention_bias=True, activation_fn="gelu-approximate",
+            norm_type="ada_norm_single", num_embeds_ada_norm=1000, norm_elementwise_affine=False,
+        )  # fmt: skip
+
+    def forward(
+        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor
+    ) -> torch.Tensor:
+        video = sample.transpose(0, 1)[None]
+        return self.inner(video, timestep, text, return_dict=False)[0][0].transpose(0, 1)
+
+
+def test_video_transformer():
+    text = torch.randn(1, 7, 12, generator=torch.Generator().manual_seed(6))
+    graph = check(random_weights(Video()), (torch.zeros(3, 4, 8, 8), TIME, text), images=3)
+    assert graph.images == 3
+    assert sorted(op.frames for _, op in graph.of(AttentionOp)) == [0, 0, 3]
+    assert {len(s.offset) for _, s in graph.of(StreamOp) if s.offset is not None} == {1, 3}
+
+
+def test_constants_of_images_that_are_no_frames_must_agree():
+    class Places(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+            self.register_buffer("place", torch.randn(2, 4, 8, 8))
+
+        def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            return self.conv(self.conv(sample) + self.place)
+
+    with pytest.raises(UnsupportedOperators, match="unequal constants in 'b_place'"):
+        trace(Places(), TIMESTEPS, (torch.zeros(2, 4, 8, 8), TIME))
+
+
+def test_a_sample_of_five_dimensions_is_refused_with_what_to_do():
+    example = (torch.zeros(1, 4, 3, 8, 8), TIME, torch.zeros(1, 7, 12))
     with pytest.raises(UnsupportedOperators, match="neither an image nor a sequence; make the"):
-        trace(model, TIMESTEPS, example)
+        trace(Video().inner, TIMESTEPS, example)

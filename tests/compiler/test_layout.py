@@ -10,7 +10,7 @@ def test_heads_are_split_and_joined_again():
     tokens = image.view((1, 12, 16)).transpose(1, 2)
     assert tokens.is_sequence
     split = tokens.view((1, -1, 3, 4)).transpose(1, 2)
-    assert (split.heads, split.shape) == (3, (1, 3, 16, 4))
+    assert (split.heads(), split.shape) == (3, (1, 3, 16, 4))
     assert split.transpose(1, 2).view((1, 16, 12)) == tokens
 
 
@@ -18,25 +18,32 @@ def test_heads_are_split_and_joined_again():
 def test_heads_may_stand_in_the_batch(images):
     tokens = Layout.of_shape((images, 16, 8))
     split = tokens.view((images, 16, 4, 2)).permute((0, 2, 1, 3)).view((images * 4, 16, 2))
-    assert (split.heads, split.shape) == (4, (images * 4, 16, 2))
+    assert (split.heads(), split.shape) == (4, (images * 4, 16, 2))
 
 
 def test_channels_across_heads_are_no_heads():
     tokens = Layout.of_shape((2, 16, 8))
-    assert tokens.view((2, 16, 4, 2)).permute((0, 3, 1, 2)).heads == 0
+    assert tokens.view((2, 16, 4, 2)).permute((0, 3, 1, 2)).heads() == 0
 
 
 def test_one_head():
     tokens = Layout.of_shape((2, 16, 8))
     split = tokens.view((2, -1, 1, 8)).transpose(1, 2)
-    assert (split.heads, split.shape) == (1, (2, 1, 16, 8))
+    assert (split.heads(), split.shape) == (1, (2, 1, 16, 8))
 
 
 def test_windows_are_no_images():
     image = Layout.of_shape((2, 6, 4, 4))
     windows = image.view((2, 6, 2, 2, 2, 2)).permute((0, 2, 4, 3, 5, 1)).view((8, 4, 6))
     assert windows.is_sequence
-    assert windows.heads == 0
+    assert windows.heads() == 0
+
+
+def test_frames_at_each_position():
+    tokens = Layout.of_shape((3, 16, 8))
+    frames = tokens.transpose(0, 1).view((16, 3, 4, 2)).transpose(1, 2)
+    assert (frames.heads(), frames.heads("n"), frames.shape) == (0, 4, (16, 4, 3, 2))
+    assert tokens.view((3, 16, 4, 2)).transpose(1, 2).heads("n") == 0
 
 
 def test_a_view_back_to_an_image():
