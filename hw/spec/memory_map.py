@@ -25,6 +25,7 @@ class MemoryMap:
 
     def __init__(self, regions: Iterable[Region] = ()) -> None:
         self._regions: dict[str, Region] = {r.name: r for r in regions}
+        self._top = max((r.address + r.size for r in self._regions.values()), default=0)
 
     def allocate(self, name: str, kind: str, size: int) -> Region:
         """A new region behind all others; raises KeyError if the name is taken."""
@@ -32,6 +33,7 @@ class MemoryMap:
             raise KeyError(f"memory region {name!r} exists")
         region = Region(name, kind, self.end, size)
         self._regions[name] = region
+        self._top = region.address + size
         return region
 
     def __getitem__(self, name: str) -> Region:
@@ -46,8 +48,7 @@ class MemoryMap:
     @property
     def end(self) -> int:
         """First aligned byte behind the last region."""
-        top = max((r.address + r.size for r in self._regions.values()), default=0)
-        return -(-top // ALIGNMENT) * ALIGNMENT
+        return -(-self._top // ALIGNMENT) * ALIGNMENT
 
     def to_json(self) -> tuple[dict[str, Any], ...]:
         """Regions as dictionaries, in order of address."""
