@@ -8,8 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 from signmask.hw.spec.timing import FRAME_DIVIDE_CYCLES, FRAME_WORDS
 
-WORD_BITS, PLANE_BITS, IMAGE_BITS = 18, 8, 6
+PLANE_BITS, IMAGE_BITS = 8, 6
 FRAME_BITS = PLANE_BITS + IMAGE_BITS
+DIGIT_BITS = 2
+WORD_BITS = DIGIT_BITS * (FRAME_DIVIDE_CYCLES + 1)  # as in the formats of vector instructions
 
 
 # Where an issued word lies; all zero without one. final: last of the instruction; first, last: of
@@ -18,6 +20,49 @@ WORD = data.StructLayout(
     dict.fromkeys(("valid", "final", "first", "last", "plane_end", "last_plane"), 1)
 )
 Word = data.View
+
+
+class FrameDivider(wiring.Component):
+    """words / frames, for at least 2 frames: two quotient bits with `start` and two per cycle.
+
+    In: start, with words and frames, which holds until the quotient is `known`,
+    FRAME_DIVIDE_CYCLES after the cycle behind the start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "start": In(1), "words": In(WORD_BITS), "frames": In(FRAME_BITS),
+                "known": Out(1), "quotient": Out(WORD_BITS),
+            }
+        )  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        """The dividend moves out at the top of the quotient."""
+        m = Module()
+        rest, trial = Signal(FRAME_BITS + DIGIT_BITS), Signal(FRAME_BITS + DIGIT_BITS)
+        count = Signal(range(FRAME_DIVIDE_CYCLES + 1))
+        top = self.words[-DIGIT_BITS:]
+        one = top >= self.frames  # the first digit: with 2 frames or more it is 0 or 1
+        m.d.comb += [
+            self.known.eq(count == 0),
+            trial.eq(rest.shift_left(DIGIT_BITS) | self.quotient[-DIGIT_BITS:]),
+        ]
+        with m.If(self.start):
+            m.d.sync += [
+                self.quotient.eq(self.words[:-DIGIT_BITS].shift_left(DIGIT_BITS) | one),
+                rest.eq(Mux(one, top - self.frames, top)), count.eq(FRAME_DIVIDE_CYCLES),
+            ]  # fmt: skip
+        with m.Elif(~self.known):
+            m.d.sync += count.eq(count - 1)
+            digit, below = Signal(DIGIT_BITS), Signal(FRAME_BITS + DIGIT_BITS)
+            for k in range(1 << DIGIT_BITS):
+                with m.If(trial >= k * self.frames):
+                    m.d.comb += [digit.eq(k), below.eq(trial - k * self.frames)]
+            m.d.sync += [
+                self.quotient.eq(self.quotient.shift_left(DIGIT_BITS) | digit), rest.eq(below)
+            ]  # fmt: skip
+        return m
 
 
 class WordCounter(wiring.Component):
@@ -39,22 +84,26 @@ class WordCounter(wiring.Component):
         )  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:
-        """Divider of two quotient bits per cycle, and the nested counters."""
+        """Divider and nested counters."""
         m = Module()
-        active, known, single, short = Signal(), Signal(), Signal(), Signal()
+        m.submodules.divider = divider = FrameDivider()
+        active, single, short = Signal(), Signal(), Signal()
         left, words, position = Signal(WORD_BITS), Signal(WORD_BITS), Signal(WORD_BITS)
         images, image, plane = Signal(IMAGE_BITS), Signal(IMAGE_BITS), Signal(PLANE_BITS)
-        frames = Signal(FRAME_BITS)
-        positions = self._divide(m, frames, known)
+        frames, following = Signal(FRAME_BITS), Signal(FRAME_BITS)
         valid, final, last, plane_end = Signal(), Signal(), Signal(), Signal()
+        known = divider.known
         m.d.comb += [
+            following.eq(self.planes * self.images),
+            divider.start.eq(self.start), divider.words.eq(self.words),
+            divider.frames.eq(Mux(self.start, following, frames)),
             single.eq(frames == 1),
             short.eq(words < frames * FRAME_WORDS),
             valid.eq(active & (single | known | ~short)),
             final.eq(left == 1),
-            last.eq(Mux(single, final, known & (position + 1 == positions))),
+            last.eq(Mux(single, final, known & (position + 1 == divider.quotient))),
             plane_end.eq(last & (image == 1)),
-        ]
+        ]  # fmt: skip
         with m.If(valid):
             m.d.comb += [
                 self.word.valid.eq(1), self.word.final.eq(final), self.word.first.eq(position == 0),
@@ -64,7 +113,7 @@ class WordCounter(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 active.eq(1), left.eq(self.words), words.eq(self.words), position.eq(0),
-                frames.eq(self.planes * self.images), images.eq(self.images),
+                frames.eq(following), images.eq(self.images),
                 image.eq(self.images), plane.eq(self.planes),
             ]  # fmt: skip
         with m.Elif(valid):
@@ -76,21 +125,3 @@ class WordCounter(wiring.Component):
             with m.If(final):
                 m.d.sync += active.eq(0)
         return m
-
-    def _divide(self, m: Module, frames: Signal, known: Signal) -> Signal:
-        """words / frames, in the cycles of `known`."""
-        quotient = Signal(WORD_BITS)  # the dividend moves out at the top
-        rest = Signal(FRAME_BITS + 2)
-        count = Signal(range(FRAME_DIVIDE_CYCLES + 1))
-        trial = Signal(FRAME_BITS + 2)
-        m.d.comb += [known.eq(count == 0), trial.eq(rest.shift_left(2) | quotient[-2:])]
-        with m.If(self.start):
-            m.d.sync += [quotient.eq(self.words), rest.eq(0), count.eq(FRAME_DIVIDE_CYCLES)]
-        with m.Elif(~known):
-            m.d.sync += count.eq(count - 1)
-            digit, below = Signal(2), Signal(FRAME_BITS + 2)
-            for k in range(4):
-                with m.If(trial >= k * frames):
-                    m.d.comb += [digit.eq(k), below.eq(trial - k * frames)]
-            m.d.sync += [quotient.eq(quotient.shift_left(2) | digit), rest.eq(below)]
-        return quotient

@@ -92,13 +92,13 @@ FORMATS: dict[str, Format] = {
     ),
     "MATMUL": _format(
         16, Queue.ARRAY,
-        "input:20 input_stride:18 images:6 in_height:11 in_width:11 planes:9 kernel:3 step:2 "
+        "input:20 input_stride:20 images:6 in_height:11 in_width:11 planes:9 kernel:3 step:2 "
         "padding:2 upsample:2 out_height:11 out_width:11 blocks:9 weight:18 accumulator:20 "
-        "accumulator_stride:18 delta:1 accumulate:1 -zero:8",
+        "accumulator_stride:20 delta:1 accumulate:1 -zero:8",
     ),
     "REQUANTISE": _format(
         32, Queue.VECTOR,
-        "accumulator:20 words:18 planes:8 images:6 multiplier:12 shift:6 has_table:1 has_last:1 "
+        "accumulator:20 words:20 planes:8 images:6 multiplier:12 shift:6 has_table:1 has_last:1 "
         "now:12 last:12 has_add:1 add:20 bits:6 has_sums:1 sums:12 stat_shift:4 lanes:8 "
         "stream:12",
     ),
@@ -108,39 +108,39 @@ FORMATS: dict[str, Format] = {
     ),
     "ENCODE_RAW": _format(
         34, Queue.VECTOR,
-        "accumulator:20 words:18 planes:8 images:6 constants:12 constants_stride:10 "
+        "accumulator:20 words:20 planes:8 images:6 constants:12 constants_stride:10 "
         "shared_constants:1 segments:12 z_shift:6 code_shift:6 -low:8 -high:8 codes:20 input:20 "
         "difference:1 previous:20 spill:1 lanes:8 source:12",
     ),
     "ENCODE_MASK": _format(
         35, Queue.VECTOR,
-        "accumulator:20 words:18 planes:8 images:6 gain:12 shared_constants:1 segments:12 "
+        "accumulator:20 words:20 planes:8 images:6 gain:12 shared_constants:1 segments:12 "
         "z_shift:6 code_shift:6 mask:20 loop:2 carry_bits:4 input:20 spill:1 lanes:8 source:12",
     ),
     "ENCODE_SOURCE": _format(
         36, Queue.VECTOR,
-        "accumulator:20 words:18 planes:8 input:20 difference:1 previous:20 track:1 spill:1 "
+        "accumulator:20 words:20 planes:8 input:20 difference:1 previous:20 track:1 spill:1 "
         "lanes:8 source:12",
     ),
-    "QUANTISE": _format(37, Queue.VECTOR, "accumulator:20 words:18 multiplier:16 shift:6"),
+    "QUANTISE": _format(37, Queue.VECTOR, "accumulator:20 words:20 multiplier:16 shift:6"),
     "SOFTMAX": _format(
         38, Queue.VECTOR,
-        "accumulator:20 stride:18 tokens:16 keys:16 multiplier:16 shift:6 input:20 rows:16",
+        "accumulator:20 stride:20 tokens:16 keys:16 multiplier:16 shift:6 input:20 rows:16",
     ),
     "NORMALISE_ROWS": _format(
         39, Queue.VECTOR,
-        "accumulator:20 stride:18 tokens:16 planes:8 rows:16 multiplier:16 shift:6 -zero:8 "
-        "output:20 output_stride:18",
+        "accumulator:20 stride:20 tokens:16 planes:8 rows:16 multiplier:16 shift:6 -zero:8 "
+        "output:20 output_stride:20",
     ),
-    "COPY": _format(40, Queue.VECTOR, "accumulator:20 words:18 output:20"),
+    "COPY": _format(40, Queue.VECTOR, "accumulator:20 words:20 output:20"),
     "NORMALISE_TOKENS": _format(
         41, Queue.VECTOR,
-        "accumulator:20 stride:18 tokens:16 planes:8 count:16 epsilon:47 stat_shift:5 shift:6 "
-        "uncentred:1 output:20 output_stride:18",
+        "accumulator:20 stride:20 tokens:16 planes:8 count:16 epsilon:47 stat_shift:5 shift:6 "
+        "uncentred:1 output:20 output_stride:20",
     ),
     "MULTIPLY": _format(
         42, Queue.VECTOR,
-        "accumulator:20 other:20 words:18 -zero_a:8 -zero_b:8 multiplier:16 shift:6 -zero:8 "
+        "accumulator:20 other:20 words:20 -zero_a:8 -zero_b:8 multiplier:16 shift:6 -zero:8 "
         "output:20",
     ),
     "STORE_RAW": _format(

@@ -45,7 +45,8 @@ ENCODE_RAW_FILL = 2 + 8 + DIFFERENCE_STAGES  # A*y+B (2), z, segment, line, slop
 ENCODE_MASK_FILL = 2 + 7 + DIFFERENCE_STAGES  # A*dy (2), dz, slope*dz (2), correction, carry
 ENCODE_SOURCE_FILL = 2 + DIFFERENCE_STAGES
 COPY_FILL = 2 + 1
-# Positions of a frame (an image of a plane): 18 bits of words / frames, two bits per cycle.
+# Positions of a frame (an image of a plane): words / frames of 20 bits, two with the start and then
+# two per cycle.
 FRAME_DIVIDE_CYCLES = 9
 FRAME_WORDS = 16  # frames of so many words end only after the division
 # One result bit per stage.
