@@ -144,7 +144,14 @@ PAPER = HardwareConfig(
     weight_words=8192, accumulator_words=131072, mask_words=131072, axi_bytes=1536,
     near_data_bytes=6144, bitmap_words=65536, counter_entries=1024,
 )  # fmt: skip
-PRESETS = {config.name: config for config in (NANO, EDGE, PAPER)}
+# Not the paper's: its array with groups of 128 and 8 full lanes, for maps of 512 x 512, which its
+# scratchpads do not hold. Sizes are our choice: all words that instructions can address, which are
+# four planes of such a map, and the bitmaps of one.
+LARGE = replace(
+    PAPER, name="large", group=128, full_lanes=8, input_words=1 << 20, accumulator_words=1 << 20,
+    mask_words=1 << 20, parameter_words=4096, bitmap_words=1 << 18, engine_words=1024,
+)  # fmt: skip
+PRESETS = {config.name: config for config in (NANO, EDGE, PAPER, LARGE)}
 
 
 def preset(name: str) -> HardwareConfig:

@@ -3,7 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from signmask.hw.spec.config import NANO, PRESETS, ConfigError, HardwareConfig, preset, resolve
+from signmask.hw.spec.config import (
+    LARGE,
+    NANO,
+    PRESETS,
+    ConfigError,
+    HardwareConfig,
+    preset,
+    resolve,
+)
+from signmask.hw.spec.isa import FORMATS, Queue
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -15,6 +24,31 @@ def test_presets_round_trip(name, tmp_path):
     path.write_text(json.dumps(config.to_json()))
     assert resolve(str(path)) == config
     assert resolve(name) is config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_instructions_reach_every_word(name):
+    config = preset(name)
+    pads = {"mask": "mask", "gain": "parameter", "record": "parameter", "rows": "row"}
+    pads |= dict.fromkeys(("input", "weight", "accumulator", "parameter"), "")
+    pads |= dict.fromkeys(("add", "codes", "previous", "output", "other"), "accumulator")
+    for form in FORMATS.values():
+        if form.queue in (Queue.ARRAY, Queue.VECTOR):
+            for field, bits, _ in form.fields:
+                if field in pads:
+                    words = getattr(config, f"{pads[field] or field}_words")
+                    assert words <= 1 << bits, field
+
+
+def test_large_holds_maps_of_512():
+    words = 512 * 512
+    assert 3 * words <= min(LARGE.input_words, LARGE.accumulator_words, LARGE.mask_words)
+    assert words <= LARGE.bitmap_words
+    for form in FORMATS.values():
+        if form.queue in (Queue.ARRAY, Queue.VECTOR):
+            for field, bits, _ in form.fields:
+                assert "stride" not in field or field == "constants_stride" or words < 1 << bits
+                assert field != "words" or 3 * words < 1 << bits
 
 
 def test_a_file_states_what_differs_from_nano(tmp_path):
