@@ -163,7 +163,7 @@ def test_a_program_without_weights_is_inspected_but_not_run(capsys, tmp_path):
     )  # fmt: skip
     facts = json.loads(out)
     assert code == 0 and facts["weights"] == "none" and facts["statistics"] == "unit-normal"
-    assert len(facts["notes"]) == 2
+    assert any("no weights" in note for note in facts["notes"])
     program = Program.load(path)
     sizes = {r["name"]: r["size"] for r in program.memory_map if r["kind"] == "weights"}
     assert len(sizes) == len(program.network.linears)
