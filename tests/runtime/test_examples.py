@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
 import torch
 
 from signmask.hw.spec.container import Program
@@ -21,7 +22,9 @@ def test_discs_from_source_to_images(tmp_path, capsys):
     torch.export.save(exported, tmp_path / "discs.pt2")
     program = tmp_path / "discs.smk"
     arguments = ["compile", str(tmp_path / "discs.pt2"), "-o", str(program), "--steps", "3"]
-    assert main([*arguments, "--calibration-images", "2"]) == 0, capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--calibration-images", "2"])
+    assert not ended.value.code, capsys.readouterr().err
     loaded = Program.load(program)
     found = [Session(loaded, backend).sample(1) for backend in ("reference", "sim")]
     assert found[0].output_sha256 == found[1].output_sha256
