@@ -68,6 +68,8 @@ class Operands:
         if isinstance(argument, (int, float)):
             return np.full((1, 1, 1, 1), float(argument))
         rows = self.rows(argument)
+        # Axes of stride zero repeat one value, which broadcasts as well as its repetitions.
+        rows = rows[tuple(slice(None if stride else 1) for stride in rows.strides)]
         try:
             spread = layout.spread(rows[:1] if same_at_all_steps(rows) else rows)
         except LayoutError as error:

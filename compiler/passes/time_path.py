@@ -6,7 +6,8 @@ sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import networkx as nx
@@ -32,22 +33,29 @@ def fold_time_path(calls: CallGraph, timesteps: Sequence[int]) -> dict[str, np.n
         for name in refs((calls.call(node).args, calls.call(node).kwargs))
         if name not in varying and name not in calls.parameters
     }
+    fixed, moving = ([n for n in order if (n in timed) == b] for b in (False, True))
+    kept = {n for m in moving for n in refs((calls.call(m).args, calls.call(m).kwargs))}
     known: dict[str, Any] = {**calls.parameters, **calls.conditions}
-    rows: dict[str, np.ndarray] = {}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in used}
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def take(name: str, value: Any, when: str = "") -> None:
+        if name in found:
+            found[name].append(_array(name, value, when))
+            shapes[name] = tuple(value.shape)
+
     with torch.no_grad():
-        _evaluate(calls, [n for n in order if n not in timed], known)
-        for name in used - timed - {calls.timestep}:
-            array = _array(name, known[name], "")
-            rows[name] = np.broadcast_to(array, (len(timesteps), *array.shape))
-        stored: dict[str, list[np.ndarray]] = {n: [] for n in used if n not in rows}
+        for name, condition in calls.conditions.items():
+            take(name, condition)
+        _evaluate(calls, fixed, known, kept, take)
         for timestep in timesteps:
+            at = partial(take, when=f" at timestep {timestep}")
             values = dict(known)
             if calls.timestep:
                 values[calls.timestep] = torch.full_like(calls.timestep_example, timestep)
-            _evaluate(calls, [n for n in order if n in timed], values)
-            for name, steps in stored.items():
-                steps.append(_array(name, values[name], f" at timestep {timestep}"))
-    rows |= {name: np.stack(steps) for name, steps in stored.items()}
+                at(calls.timestep, values[calls.timestep])
+            _evaluate(calls, moving, values, (), at)
+    rows = {n: _stacked(arrays, shapes[n], len(timesteps)) for n, arrays in found.items()}
     for name in rows:
         call = calls.call(name)
         call.target, call.args, call.kwargs = None, (), {}
@@ -55,20 +63,47 @@ def fold_time_path(calls: CallGraph, timesteps: Sequence[int]) -> dict[str, np.n
     return rows
 
 
-def _evaluate(calls: CallGraph, order: Sequence[str], values: dict[str, Any]) -> None:
-    """Add the result of each call to `values`."""
+def _evaluate(
+    calls: CallGraph, order: Sequence[str], values: dict[str, Any], kept: Collection[str],
+    take: Callable[[str, Any], None],
+) -> None:  # fmt: skip
+    """Evaluate calls in order and hand each result to `take`. `values` loses what neither a later
+    call nor `kept` needs."""
+    last: dict[str, str] = {}
+    for name in order:
+        last |= dict.fromkeys(refs((calls.call(name).args, calls.call(name).kwargs)), name)
     for name in order:
         call = calls.call(name)
-        if call.target is not None:
-            args = substitute(call.args, values.__getitem__)
-            kwargs = substitute(call.kwargs, values.__getitem__)
-            values[name] = call.target(*args, **kwargs)
+        if call.target is None:
+            continue
+        args = substitute(call.args, values.__getitem__)
+        kwargs = substitute(call.kwargs, values.__getitem__)
+        result = call.target(*args, **kwargs)
+        take(name, result)
+        if name in last or name in kept:
+            values[name] = result
+        for operand in refs((call.args, call.kwargs)):
+            if last[operand] == name and operand not in kept and operand not in calls.parameters:
+                values.pop(operand, None)
 
 
 def _array(name: str, value: torch.Tensor, when: str) -> np.ndarray:
+    """float64, with size one where the value is the same all along an axis: models repeat constants
+    for every image and position. Raises CompileError where it is not finite."""
     if not torch.isfinite(value).all():
         raise CompileError(
             f"'{name}' is not finite{when}; check the time embedding, the conditions and the "
             "weights that they meet."
         )
-    return value.double().numpy()
+    for axis in range(value.ndim):
+        first = value.narrow(axis, 0, 1)
+        if value.shape[axis] > 1 and bool((value == first).all()):
+            value = first
+    return value.double().numpy().copy()
+
+
+def _stacked(arrays: list[np.ndarray], shape: tuple[int, ...], steps: int) -> np.ndarray:
+    """(steps, *shape); what is repeated takes no memory. One array stands for all steps."""
+    if len({array.shape for array in arrays}) > 1:
+        arrays = [np.broadcast_to(array, shape) for array in arrays]
+    return np.broadcast_to(np.stack(arrays), (steps, *shape))

@@ -151,6 +151,9 @@ FORMS |= {
     ),
     "shift and scale per step": lambda m, x: m.b(F.silu(m.norm(m.a(x)) * (1 + m.t) + m.t)),
     "gain per step": lambda m, x: m.b(x * m.t) + m.t * m.a(x) + (m.a(x) * m.t + m.t) * m.t,
+    "constants repeated over positions": lambda m, x: m.b(
+        m.a(x) * m.t.repeat(1, 1, 8, 8) + m.shift.repeat(1, 1, 8, 8)
+    ),
     "gain of an activation": lambda m, x: m.b(F.silu(x) * m.t - m.t),
     "gain per channel": lambda m, x: m.b(F.silu(x) * m.shift + m.a(x) * m.shift / m.shift.exp()),
     "places": lambda m, x: image(m.dense(tokens(m.a(x)) + m.place) - m.place),
