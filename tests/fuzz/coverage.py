@@ -34,6 +34,19 @@ class Coverage:
             "random stalls" if case.stall_seed else "no stalls",
         ):  # fmt: skip
             self.settings[setting] += 1
+        network = program.network
+        features = {
+            "attention over frames": any(a.frames for a in network.attentions.values()),
+            "attention to constant keys": any(a.keys for a in network.attentions.values()),
+            "grouped operators": any(linear.groups > 1 for linear in network.linears.values()),
+            "norms of groups with a row per step": any(
+                e.norm and program.tensors[e.norm.gain].ndim == 2
+                for e in network.encodings.values()
+            ),
+            "offsets": any(stream.offset for stream in network.streams.values()),
+        }
+        for feature, there in features.items():
+            self.settings[f"with {feature}"] += there
         for code in program.code.values():
             for instruction in decode_all(code):
                 self.cells[instruction.name, mode] += 1
