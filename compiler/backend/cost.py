@@ -109,7 +109,10 @@ class CostModel:
     def _load(self, name: str, f: Fields) -> tuple[float, float, float]:
         size = self._bytes(name, f)
         chunks = 0 if name in ("LOAD_WEIGHTS", "LOAD_KEYS") else f["words"]
-        return max(timing.LOAD_SETUP, size / self.config.axi_bytes, chunks), size, 0.0
+        least = timing.LOAD_SETUP
+        if name == "LOAD_KEYS":  # an area for each plane, or for each token of each plane
+            least *= f["planes"] * (f["tokens"] if f["token_stride"] != self.n else 1)
+        return max(least, size / self.config.axi_bytes, chunks), size, 0.0
 
     def _store(self, name: str, f: Fields) -> tuple[float, float, float]:
         size = self._bytes(name, f)

@@ -151,8 +151,8 @@ def _conditions(
     missing = [f"{n} {tuple(v.shape)}" for n, v in expected.items() if n not in given]
     if missing:
         raise CompileError(
-            f"the model takes conditions that were not given: {', '.join(missing)}; pass their "
-            "tensors in example_inputs."
+            f"the model takes conditions that were not given: {', '.join(missing)}; give their "
+            "tensors with --conditions, or in example_inputs."
         )
     for name, value in expected.items():
         if given[name].shape != value.shape:

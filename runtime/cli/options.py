@@ -14,7 +14,9 @@ Model = Annotated[
 ]
 Config = Annotated[
     str,
-    typer.Option(help="Hardware: nano, edge, paper, or a .json file of HardwareConfig fields."),
+    typer.Option(
+        help="Hardware: nano, edge, paper, large, or a .json file of HardwareConfig fields."
+    ),
 ]
 Steps = Annotated[int, typer.Option(help="Steps of the sampling schedule.")]
 Images = Annotated[int, typer.Option(help="Images to sample.")]
