@@ -7,7 +7,6 @@ from operator import add
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 
 from signmask.hw.delays import delays
-from signmask.hw.instruction import fields as fields_of
 from signmask.hw.moments import MEAN_BITS, R_BITS, SQUARES_BITS, TOTAL_BITS, GroupMoments, delayed
 from signmask.hw.rounding import (
     join_products,
@@ -45,11 +44,8 @@ class NormaliseTokens(RowOperation):
         summing, emitting = RowWalk(1), RowWalk(1)
         m.submodules.summing, m.submodules.emitting = summing, emitting
         m.submodules.moments = moments = GroupMoments()
-        sizes = fields_of(self.name, self.instruction.payload)
+        self.begin(m, start, summing, "planes", fields)
         m.d.comb += [
-            summing.start.eq(start),
-            summing.rows.eq(Mux(start, sizes["tokens"], fields["tokens"])),
-            summing.amount.eq(Mux(start, sizes["planes"], fields["planes"])),
             emitting.rows.eq(fields["tokens"]),
             emitting.amount.eq(fields["planes"]),
             moments.count.eq(fields["count"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from amaranth import Module, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -56,6 +56,18 @@ class RowWalk(wiring.Component):
 
 class RowOperation(Operation):
     """An instruction over the words of rows, word k of row q at base + k * stride + q."""
+
+    def begin(
+        self, m: Module, start: Value, walk: RowWalk, amount: str, fields: dict[str, Signal]
+    ) -> None:
+        """Start a walk with the instruction, over its `tokens` rows of the field `amount`; `fields`
+        are those of the latch, which has them one cycle later."""
+        arriving = fields_of(self.name, self.instruction.payload)
+        m.d.comb += [
+            walk.start.eq(start),
+            walk.rows.eq(Mux(start, arriving["tokens"], fields["tokens"])),
+            walk.amount.eq(Mux(start, arriving[amount], fields[amount])),
+        ]
 
     def address(
         self, m: Module, start: Value, base: str, valid: Value, last: Value, stride: Value

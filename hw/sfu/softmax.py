@@ -9,7 +9,6 @@ from amaranth.lib import memory
 
 from signmask.hw.delays import delays
 from signmask.hw.divider import PipelinedDivider
-from signmask.hw.instruction import fields as fields_of
 from signmask.hw.rounding import (
     join_products,
     lanes_of,
@@ -54,11 +53,8 @@ class Softmax(RowOperation):
         start, _, fields = self.latch(m)
         searching, encoding = RowWalk(self.config.group), RowWalk(self.config.group)
         m.submodules.searching, m.submodules.encoding = searching, encoding
-        sizes = fields_of(self.name, self.instruction.payload)
+        self.begin(m, start, searching, "keys", fields)
         m.d.comb += [
-            searching.start.eq(start),
-            searching.rows.eq(Mux(start, sizes["tokens"], fields["tokens"])),
-            searching.amount.eq(Mux(start, sizes["keys"], fields["keys"])),
             encoding.rows.eq(fields["tokens"]),
             encoding.amount.eq(fields["keys"]),
         ]
@@ -200,12 +196,7 @@ class NormaliseRows(RowOperation):
         n = self.config.group
         start, _, fields = self.latch(m)
         m.submodules.words = words = RowWalk(1)
-        sizes = fields_of(self.name, self.instruction.payload)
-        m.d.comb += [
-            words.start.eq(start),
-            words.rows.eq(Mux(start, sizes["tokens"], fields["tokens"])),
-            words.amount.eq(Mux(start, sizes["planes"], fields["planes"])),
-        ]
+        self.begin(m, start, words, "planes", fields)
         active = delays(m, words.active, PRODUCT_STAGES + 1, "active")
         last = delays(m, words.last, PRODUCT_STAGES + 1, "last")
         final = delays(m, words.final, PRODUCT_STAGES + 1, "final")
