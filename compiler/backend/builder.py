@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from signmask.compiler.backend.scratchpad import Block
-from signmask.hw.spec.isa import Instruction, Queue
+from signmask.hw.spec.isa import (
+    FORMATS,
+    INSTRUCTION_BYTES,
+    Instruction,
+    Queue,
+    set_signal,
+)
+
+
+@dataclass(frozen=True)
+class PhaseCode:
+    """Assembled instructions of a phase, and the layer that each of them works for.
+
+    code: uint8 (instructions, 32). layer: int32 (instructions,), an index of `layers`.
+    """
+
+    code: np.ndarray
+    layer: np.ndarray
+    layers: tuple[str, ...]
 
 
 class _Accesses:
@@ -41,7 +60,8 @@ class _Accesses:
 
 
 class ProgramBuilder:
-    """Instructions in program order.
+    """Instructions in program order, assembled as they come: attention over the frames of a video
+    takes millions.
 
     A dependency is a read of what an earlier instruction writes, or a write to what an earlier one
     reads or writes. Within a queue order is enough; across queues the earlier instruction signals
@@ -50,16 +70,17 @@ class ProgramBuilder:
     """
 
     def __init__(self) -> None:
-        self.instructions: list[Instruction] = []
-        self.layers: list[str] = []  # of each instruction, for the report
-        self._layer = ""
+        self._code = bytearray()
+        self._layer_of = array("i")
+        self._layers: dict[str, int] = {"": 0}
+        self._layer = 0
         self._spaces: dict[str, _Accesses] = {}
         self._seen: dict[tuple[Queue, Queue], int] = {}
 
     @contextmanager
     def layer(self, name: str) -> Iterator[None]:
         """Instructions emitted meanwhile work for this layer."""
-        before, self._layer = self._layer, name
+        before, self._layer = self._layer, self._layers.setdefault(name, len(self._layers))
         try:
             yield
         finally:
@@ -72,9 +93,12 @@ class ProgramBuilder:
         reads: Iterable[Block] = (),
         writes: Iterable[Block] = (),
     ) -> None:
-        """Append one instruction; Blocks may lie in scratchpads or in memory regions (bytes)."""
-        index = len(self.instructions)
-        queue = Instruction(name).queue
+        """Append one instruction; Blocks may lie in scratchpads or in memory regions (bytes).
+
+        Raises IsaError for a field that is missing, unknown or out of range.
+        """
+        index = len(self._layer_of)
+        queue = FORMATS[name].queue
         latest: dict[Queue, int] = {}
         reads, writes = list(reads), list(writes)
         for block in reads:
@@ -87,14 +111,18 @@ class ProgramBuilder:
                 continue
             self._seen[(other, queue)] = source
             waits.add(other)
-            old = self.instructions[source]
-            self.instructions[source] = replace(old, signals=old.signals | {queue})
-        self.instructions.append(Instruction(name, fields, frozenset(waits), frozenset()))
-        self.layers.append(self._layer)
-        for block in reads:
-            self._record(block, index, is_write=False)
-        for block in writes:
-            self._record(block, index, is_write=True)
+            set_signal(self._code, source, queue)
+        self._code += Instruction(name, fields, frozenset(waits)).encode()
+        self._layer_of.append(self._layer)
+        for blocks, is_write in ((reads, False), (writes, True)):
+            for block in blocks:
+                end = block.start + block.words
+                self._spaces[block.space].add(block.start, end, index, int(queue), is_write)
+
+    def assembled(self) -> PhaseCode:
+        """All instructions so far."""
+        code = np.frombuffer(bytes(self._code), np.uint8).reshape(-1, INSTRUCTION_BYTES)
+        return PhaseCode(code, np.array(self._layer_of, np.int32), tuple(self._layers))
 
     def _collect(self, block: Block, latest: dict[Queue, int], writers_only: bool) -> None:
         accesses = self._spaces.setdefault(block.space, _Accesses())
@@ -103,8 +131,3 @@ class ProgramBuilder:
             queue = Queue(number)
             if latest.get(queue, -1) < index:
                 latest[queue] = index
-
-    def _record(self, block: Block, index: int, is_write: bool) -> None:
-        queue = self.instructions[index].queue
-        end = block.start + block.words
-        self._spaces[block.space].add(block.start, end, index, int(queue), is_write)

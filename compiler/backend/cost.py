@@ -12,15 +12,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import comb
 
+import numpy as np
+
+from signmask.compiler.backend.builder import PhaseCode
 from signmask.compiler.backend.layout import Layout, delta_bytes
 from signmask.compiler.synthetic import DeltaShares
 from signmask.hw.spec import timing
 from signmask.hw.spec.config import HardwareConfig
-from signmask.hw.spec.isa import Instruction, Queue
+from signmask.hw.spec.isa import FORMATS, NAMES, Queue, field_column
 from signmask.hw.spec.network import Encoding, Stream
 from signmask.hw.spec.numerics import delta_passes, digit_passes
 
 Fields = Mapping[str, int]
+
+# Fields that say where an operand lies; no rule reads them.
+PLACES = frozenset(
+    "address list accumulator input weight parameter mask buffer rows output add now last previous "
+    "other".split()
+)
 
 
 @dataclass
@@ -79,16 +88,25 @@ class CostModel:
             **dict.fromkeys(("PREPARE", "UPDATE_CODES", "UPDATE_STREAM", "READ"), self._engine),
         }  # fmt: skip
 
-    def layers(self, instructions: list[Instruction], names: list[str]) -> dict[str, LayerCost]:
-        """Cost by layer; `names` has the layer of each instruction."""
+    def layers(self, emitted: PhaseCode) -> dict[str, LayerCost]:
+        """Cost by layer. Instructions that differ only in places cost the same: each kind is
+        computed once, and counted."""
         found: dict[str, LayerCost] = {}
-        for instruction, name in zip(instructions, names, strict=True):
-            cost = found.setdefault(name, LayerCost())
-            rule = self._rules.get(instruction.name, self._vector)
-            cycles, bus, near = rule(instruction.name, instruction.fields)
-            cost.busy[instruction.queue] += cycles
-            cost.bus_bytes += bus
-            cost.near_data_bytes += near
+        for opcode in np.unique(emitted.code[:, 0]).tolist():
+            chosen = emitted.code[:, 0] == opcode
+            name, code = NAMES[opcode], emitted.code[chosen]
+            items = [item for item, _, _ in FORMATS[name].fields if item not in PLACES]
+            columns = [field_column(code, name, item) for item in items]
+            kinds, counts = np.unique(
+                np.stack([emitted.layer[chosen], *columns], axis=1), axis=0, return_counts=True
+            )
+            rule = self._rules.get(name, self._vector)
+            for (layer, *values), count in zip(kinds.tolist(), counts.tolist(), strict=True):
+                cost = found.setdefault(emitted.layers[layer], LayerCost())
+                cycles, bus, near = rule(name, dict(zip(items, values, strict=True)))
+                cost.busy[FORMATS[name].queue] += count * cycles
+                cost.bus_bytes += count * bus
+                cost.near_data_bytes += count * near
         return found
 
     def _bytes(self, name: str, f: Fields) -> float:

@@ -18,7 +18,7 @@ from signmask.compiler.errors import CompileError
 from signmask.compiler.synthetic import is_absent
 from signmask.hw.spec.config import HardwareConfig
 from signmask.hw.spec.container import Program
-from signmask.hw.spec.isa import IsaError, assemble
+from signmask.hw.spec.isa import IsaError
 from signmask.hw.spec.network import Network
 
 
@@ -73,9 +73,6 @@ def lower(
     phases: tuple[Phase, ...] = ("dense",) if knobs.dataflow == "dense" else ("dense", "delta")
     try:
         emitted = {phase: emit_phase(layout, phase) for phase in phases}
-        code: dict[str, np.ndarray] = {
-            phase: assemble(instructions) for phase, (instructions, _) in emitted.items()
-        }
     except IsaError as error:
         raise CompileError(
             f"the program does not fit the instruction set ({str(error).rstrip('.')}); lower "
@@ -83,7 +80,7 @@ def lower(
         ) from None
     return replace(
         program,
-        code=code,
+        code={phase: part.code for phase, part in emitted.items()},
         image=layout.image(),
         memory_map=layout.map.to_json(),
         report=tuple(layer_report(layout, emitted)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from signmask.compiler.backend.attention import AttentionEmitter
+from signmask.compiler.backend.builder import PhaseCode
 from signmask.compiler.backend.context import Context, Phase
 from signmask.compiler.backend.encodings import EncodingEmitter, emit_prepare, emit_source
 from signmask.compiler.backend.layout import Layout
@@ -16,7 +17,7 @@ from signmask.compiler.backend.streams import (
     emit_update_stream,
 )
 from signmask.compiler.errors import CompileError
-from signmask.hw.spec.isa import Instruction, Traffic
+from signmask.hw.spec.isa import Traffic
 from signmask.hw.spec.network import Encoding, Linear, Network, Stream
 
 LOOKAHEAD = 4  # stages that the near-data engine prepares boundaries ahead of their use
@@ -148,7 +149,7 @@ class PhaseEmitter:
         readers = [item.name for item in self._linears(stage) if item.source == encoding.name]
         return readers[0] if readers else self._layer_of(stage)
 
-    def emit(self) -> list[Instruction]:
+    def emit(self) -> PhaseCode:
         """All instructions of the phase, tokens included; raises CompileError if a scratchpad is
         too small."""
         context = self.context
@@ -159,7 +160,7 @@ class PhaseEmitter:
         for i, stage in enumerate(self.stages):
             with context.builder.layer(self._layer_of(stage)):
                 self._emit_stage(i, stage, produced)
-        return context.builder.instructions
+        return context.builder.assembled()
 
     def _emit_stage(self, i: int, stage: Stage, produced: set[str]) -> None:
         context = self.context
@@ -316,8 +317,8 @@ class PhaseEmitter:
                 self.context.free(self.context.operands.pop(source))
 
 
-def emit_phase(layout: Layout, phase: Phase) -> tuple[list[Instruction], list[str]]:
-    """Instructions of a phase, and the layer that each of them works for.
+def emit_phase(layout: Layout, phase: Phase) -> PhaseCode:
+    """Instructions of a phase.
 
     Streams that had to leave the accumulator scratchpad before their last use get a copy in memory,
     which changes the program, until none is missing.
@@ -325,8 +326,8 @@ def emit_phase(layout: Layout, phase: Phase) -> tuple[list[Instruction], list[st
     must_store: frozenset[str] = frozenset()
     while True:
         emitter = PhaseEmitter(layout, phase, must_store)
-        instructions = emitter.emit()
+        emitted = emitter.emit()
         missing = emitter.context.evicted - must_store
         if emitter.context.masked or layout.network.knobs.dataflow == "mask" or not missing:
-            return instructions, emitter.context.builder.layers
+            return emitted
         must_store |= missing

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from signmask.compiler.backend.builder import PhaseCode
 from signmask.compiler.backend.context import Phase
 from signmask.compiler.backend.cost import CostModel, LayerCost
 from signmask.compiler.backend.layout import Layout
 from signmask.compiler.synthetic import DeltaShares, delta_shares
-from signmask.hw.spec.isa import Instruction
-
-Emitted = Mapping[Phase, tuple[list[Instruction], list[str]]]
 
 
-def layer_report(layout: Layout, emitted: Emitted) -> list[dict[str, Any]]:
+def layer_report(layout: Layout, emitted: Mapping[Phase, PhaseCode]) -> list[dict[str, Any]]:
     """One row per linear operator, attention and product: mode, reason, work, memory, and cycles
     and bytes of a dense step and of a differential one (`cost`; none in a dense program)."""
     network = layout.network
     assumed = network.info.get("deltas")
     shares = DeltaShares(**assumed) if assumed else delta_shares(network.steps)
     model = CostModel(layout, shares)
-    costs = {phase: model.layers(*code) for phase, code in emitted.items()}
+    costs = {phase: model.layers(code) for phase, code in emitted.items()}
     state = _state_bytes(layout)
     rows = []
     for name in network.order:

@@ -14,6 +14,7 @@ from enum import IntEnum
 import numpy as np
 
 INSTRUCTION_BYTES = 32
+WAITS_AT, SIGNALS_AT, FIELDS_AT = 8, 13, 18  # first bits, after the opcode
 
 
 class IsaError(ValueError):
@@ -66,7 +67,7 @@ def _format(opcode: int, queue: Queue, text: str) -> Format:
     for item in text.split():
         name, bits = item.split(":")
         fields.append((name.lstrip("-"), int(bits), name.startswith("-")))
-    if sum(bits for _, bits, _ in fields) > INSTRUCTION_BYTES * 8 - 18:
+    if sum(bits for _, bits, _ in fields) > INSTRUCTION_BYTES * 8 - FIELDS_AT:
         raise IsaError(f"opcode {opcode}: fields exceed {INSTRUCTION_BYTES} bytes.")
     return Format(opcode, queue, tuple(fields))
 
@@ -200,8 +201,8 @@ class Instruction:
         unknown = set(self.fields) - {name for name, _, _ in layout.fields}
         if unknown:
             raise IsaError(f"{self.name} has no field {', '.join(sorted(unknown))}.")
-        word = layout.opcode | _mask(self.waits) << 8 | _mask(self.signals) << 13
-        at = 18
+        word = layout.opcode | _mask(self.waits) << WAITS_AT | _mask(self.signals) << SIGNALS_AT
+        at = FIELDS_AT
         for name, bits, signed in layout.fields:
             if name not in self.fields:
                 raise IsaError(f"{self.name} lacks field {name}.")
@@ -220,14 +221,14 @@ class Instruction:
         name = NAMES.get(word & 0xFF)
         if name is None:
             raise IsaError(f"opcode {word & 0xFF} is unknown.")
-        at, fields = 18, {}
+        at, fields = FIELDS_AT, {}
         for item, bits, signed in FORMATS[name].fields:
             value = word >> at & (1 << bits) - 1
             if signed and value >> bits - 1:
                 value -= 1 << bits
             fields[item] = value
             at += bits
-        return cls(name, fields, _queues(word >> 8), _queues(word >> 13))
+        return cls(name, fields, _queues(word >> WAITS_AT), _queues(word >> SIGNALS_AT))
 
     def text(self) -> str:
         """Assembler notation: `MATMUL input=0 ... ; wait LOAD ; signal VECTOR`."""
@@ -267,6 +268,30 @@ def assemble(instructions: Iterable[Instruction]) -> np.ndarray:
     """uint8 (count, 32)."""
     data = b"".join(i.encode() for i in instructions)
     return np.frombuffer(data, np.uint8).reshape(-1, INSTRUCTION_BYTES)
+
+
+def set_signal(code: bytearray, index: int, queue: Queue) -> None:
+    """Let an assembled instruction signal a queue when it is done."""
+    byte, bit = divmod(SIGNALS_AT + queue, 8)
+    code[index * INSTRUCTION_BYTES + byte] |= 1 << bit
+
+
+def field_column(code: np.ndarray, name: str, item: str) -> np.ndarray:
+    """int64 (count,): field `item` of assembled instructions (count, 32) that all are `name`s."""
+    fields = FORMATS[name].fields
+    names = [other for other, _, _ in fields]
+    if item not in names:
+        raise IsaError(f"{name} has no field {item}.")
+    index = names.index(item)
+    at = FIELDS_AT + sum(bits for _, bits, _ in fields[:index])
+    _, bits, signed = fields[index]
+    first, shift = divmod(at, 8)
+    last = -(-(at + bits) // 8)
+    value = np.zeros(len(code), np.int64)
+    for byte in range(first, last):
+        value |= code[:, byte].astype(np.int64) << 8 * (byte - first)
+    value = value >> shift & (1 << bits) - 1
+    return np.where(value >> bits - 1 == 1, value - (1 << bits), value) if signed else value
 
 
 def decode_all(code: np.ndarray) -> list[Instruction]:

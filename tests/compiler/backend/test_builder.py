@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from signmask.compiler.backend.builder import ProgramBuilder
 from signmask.compiler.backend.scratchpad import Block
-from signmask.hw.spec.isa import Queue
+from signmask.hw.spec.isa import FORMATS, Queue, decode_all
 
-# One opcode of each queue; the builder does not look at fields.
+# One opcode of each queue.
 OPCODES = ("LOAD_RAW", "MATMUL", "COPY", "STORE_RAW", "READ")
 BLOCKS = st.builds(Block, st.sampled_from(["a", "b"]), st.integers(0, 7), st.integers(1, 4))
 ACCESSES = st.lists(BLOCKS, max_size=3)
@@ -40,8 +40,9 @@ def dependencies(program):
 def build(program):
     builder = ProgramBuilder()
     for name, reads, writes in program:
-        builder.emit(name, {}, reads, writes)
-    return builder.instructions
+        fields = {item: 0 for item, _, _ in FORMATS[name].fields}
+        builder.emit(name, fields, reads, writes)
+    return decode_all(builder.assembled().code)
 
 
 def execute(instructions, choice):

@@ -16,8 +16,10 @@ from signmask.hw.spec.isa import (
     assemble,
     decode_all,
     disassemble,
+    field_column,
     pack_descriptor,
     parse,
+    set_signal,
     unpack_descriptor,
 )
 
@@ -116,3 +118,26 @@ def test_descriptors_round_trip(values):
 def test_descriptors_refuse_unknown_names():
     with pytest.raises(IsaError, match="lasers"):
         pack_descriptor(BOUNDARY_FIELDS, {"lasers": 1})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(deadline=None)
+@given(data=st.data())
+def test_columns_are_the_fields(name, data):
+    program = data.draw(st.lists(instructions(name), min_size=1, max_size=5))
+    code = assemble(program)
+    for item, _, _ in FORMATS[name].fields:
+        assert field_column(code, name, item).tolist() == [i.fields[item] for i in program]
+    with pytest.raises(IsaError, match="no field elsewhere"):
+        field_column(code, name, "elsewhere")
+
+
+@settings(deadline=None)
+@given(st.lists(instructions(), min_size=1, max_size=5), st.data())
+def test_a_signal_set_later_is_that_of_the_instruction(program, data):
+    index, queue = data.draw(st.integers(0, len(program) - 1)), data.draw(st.sampled_from(Queue))
+    code = bytearray(assemble(program).tobytes())
+    set_signal(code, index, queue)
+    old = program[index]
+    program[index] = Instruction(old.name, old.fields, old.waits, old.signals | {queue})
+    assert code == assemble(program).tobytes()
