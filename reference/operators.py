@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from signmask.hw.spec.network import Network
-from signmask.reference.layers import (
-    AttentionOperator,
-    DeltaEncoder,
-    EncodingOperator,
-    LinearOperator,
-    ProductOperator,
-    tensor_reader,
-)
+from signmask.reference.attention import AttentionOperator
+from signmask.reference.delta_encoder import DeltaEncoder
+from signmask.reference.encoding import EncodingOperator
+from signmask.reference.linear import LinearOperator
+from signmask.reference.product import ProductOperator
+from signmask.reference.tensors import tensor_reader
 
 Observer = Callable[[str, str, Tensor], None]
 

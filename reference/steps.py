@@ -11,7 +11,8 @@ from torch import Tensor
 from signmask.hw.spec import numerics
 from signmask.hw.spec.network import CodeSource, Encoding
 from signmask.reference import arithmetic
-from signmask.reference.layers import Constants, EncodingOperator, unencoded_counters
+from signmask.reference.delta_encoder import unencoded_counters
+from signmask.reference.encoding import Constants, EncodingOperator
 from signmask.reference.operators import Operators
 from signmask.reference.state import State
 

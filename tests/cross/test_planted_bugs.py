@@ -146,10 +146,10 @@ REFERENCE_BUGS = (
     Bug("time table kept", "reference/steps.py",
         "total = (table[self.index] - table[self.state.last]).expand(shape)",
         "total = (table[self.index] - table[self.index]).expand(shape)"),
-    Bug("border of zeros", "reference/layers.py", "value=float(pad)", "value=0.0"),
-    Bug("groups across streams", "reference/layers.py",
+    Bug("border of zeros", "reference/linear.py", "value=float(pad)", "value=0.0"),
+    Bug("groups across streams", "reference/delta_encoder.py",
         "width += -(-size // group) * group", "width += size"),
-    Bug("intercept of one segment", "reference/layers.py",
+    Bug("intercept of one segment", "reference/encoding.py",
         "intercept = self._entry(self.intercepts, segments)", "intercept = self.intercepts[0]"),
 )  # fmt: skip
 
