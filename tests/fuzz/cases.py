@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from signmask.hw.spec.config import NANO, HardwareConfig
 from signmask.hw.spec.network import Knobs
-from tests.tiny_networks import Built, NetworkBuilder
+from tests.network_builder import Built, NetworkBuilder
 
 # One Verilator build each; small arrays, so that a program is a few thousand cycles.
 MACHINES: dict[str, HardwareConfig] = {

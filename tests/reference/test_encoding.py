@@ -3,16 +3,17 @@ import pytest
 import torch
 
 from signmask.hw.spec import numerics
+from signmask.hw.spec.network import Knobs
 from signmask.reference.encoding import EncodingOperator
 from signmask.reference.tensors import tensor_reader
-from tests import tiny_networks
+from tests.network_builder import NetworkBuilder
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("stat_shift", [0, 3])
 def test_norm_matches_scalar_functions(stat_shift):
-    builder = tiny_networks.NetworkBuilder("n", 3, 4, tiny_networks.Knobs())
+    builder = NetworkBuilder("n", 3, 4, Knobs())
     builder.source("input", 3, 2, 2)
     builder.stream("a", 4, 2, 2)
     builder.stream("b", 8, 2, 2)
