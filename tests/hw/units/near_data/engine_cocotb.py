@@ -68,6 +68,15 @@ def descriptor_of(case, name):
     return case.boundary if name in ("PREPARE", "UPDATE_CODES") else case.stream
 
 
+def simulated(config, case, after_dense):
+    """(counters, core, engine) of the simulator on the memory of a case."""
+    counters = Counters(NAMES, NAMES, config.inlier_bits)
+    core = Core(config, case.image, case.image.size, counters)
+    engine = NearDataEngine(core, OutlierSelector(config.inlier_bits, config.full_lanes))
+    core.now, core.last, core.after_dense = case.now, case.last, after_dense
+    return counters, core, engine
+
+
 def differences(found, wanted):
     """Where two memories differ, for the report."""
     places = np.flatnonzero(found != wanted)
@@ -88,10 +97,7 @@ async def instructions(dut):
     wrong = []
     for index, item in enumerate(PARAMETERS["cases"]):
         case = Case(config, item["seed"], **item.get("fixed", {}))
-        counters = Counters(NAMES, NAMES, config.inlier_bits)
-        core = Core(config, case.image, case.image.size, counters)
-        engine = NearDataEngine(core, OutlierSelector(config.inlier_bits, config.full_lanes))
-        core.now, core.last, core.after_dense = case.now, case.last, bool(item["after_dense"])
+        counters, core, engine = simulated(config, case, bool(item["after_dense"]))
         memory[: case.image.size] = case.image
         for name in item["names"]:
             counters.reset()
@@ -131,10 +137,7 @@ async def successions(dut):
     wrong = []
     for item in PARAMETERS["cases"]:
         case = Case(config, item["seed"], **item.get("fixed", {}))
-        counters = Counters(NAMES, NAMES, config.inlier_bits)
-        core = Core(config, case.image, case.image.size, counters)
-        engine = NearDataEngine(core, OutlierSelector(config.inlier_bits, config.full_lanes))
-        core.now, core.last, core.after_dense = case.now, case.last, bool(item["after_dense"])
+        counters, core, engine = simulated(config, case, bool(item["after_dense"]))
         memory[: case.image.size] = case.image
         wanted = []
         for name in item["names"]:
