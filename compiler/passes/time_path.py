@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from signmask.compiler.errors import CompileError
-from signmask.compiler.graph import CallGraph, refs, substitute
+from signmask.compiler.graph import CallGraph, refs
+from signmask.compiler.passes.repetition import evaluate, fold, one
 
 
 def fold_time_path(calls: CallGraph, timesteps: Sequence[int]) -> dict[str, np.ndarray]:
@@ -76,9 +77,7 @@ def _evaluate(
         call = calls.call(name)
         if call.target is None:
             continue
-        args = substitute(call.args, values.__getitem__)
-        kwargs = substitute(call.kwargs, values.__getitem__)
-        result = call.target(*args, **kwargs)
+        result = evaluate(call, values.__getitem__)
         take(name, result)
         if name in last or name in kept:
             values[name] = result
@@ -88,17 +87,13 @@ def _evaluate(
 
 
 def _array(name: str, value: torch.Tensor, when: str) -> np.ndarray:
-    """float64, with size one where the value is the same all along an axis: models repeat constants
-    for every image and position. Raises CompileError where it is not finite."""
+    """float64, with size one along repeated axes. Raises CompileError where it is not finite."""
+    value = one(fold(value))
     if not torch.isfinite(value).all():
         raise CompileError(
             f"'{name}' is not finite{when}; check the time embedding, the conditions and the "
             "weights that they meet."
         )
-    for axis in range(value.ndim):
-        first = value.narrow(axis, 0, 1)
-        if value.shape[axis] > 1 and bool((value == first).all()):
-            value = first
     return value.double().numpy().copy()
 
 
