@@ -64,7 +64,7 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	@.ci/require --optional ccache liblz4-dev zlib1g-dev
 	@.ci/require --optional yosys opensta qflow-tech-osu018 qflow-tech-osu035
 	$(PIP) install --quiet $(TORCH)
-	$(PIP) install --quiet --editable '.[torch,report,hw,test,dev]'
+	$(PIP) install --quiet --editable '.[torch,report,gpu,hw,test,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/bin/python:

@@ -56,12 +56,13 @@ class NormTables:
     def moments(self, y: Tensor) -> Moments:
         """Statistics of raw values (batch, height, width, channels)."""
         shifted = y >> self.norm.stat_shift if self.norm.stat_shift else y
-        batch = y.shape[0]
-        total = shifted.sum((1, 2)).reshape(batch, self.norm.groups, -1).sum(-1)
-        squares = (shifted * shifted).sum((1, 2)).reshape(batch, self.norm.groups, -1).sum(-1)
-        return Moments(
-            *arithmetic.group_moments(total, squares, self.norm.count, self.norm.epsilon)
-        )
+        return self.moments_of(shifted.sum((1, 2)), (shifted * shifted).sum((1, 2)))
+
+    def moments_of(self, total: Tensor, squares: Tensor) -> Moments:
+        """Statistics from sums of y >> stat_shift and of its square, (batch, channels)."""
+        norm, shape = self.norm, (len(total), self.norm.groups, -1)
+        total, squares = total.reshape(shape).sum(-1), squares.reshape(shape).sum(-1)
+        return Moments(*arithmetic.group_moments(total, squares, norm.count, norm.epsilon))
 
     def moved(self, moments: Moments, last: int, now: int) -> Moments:
         """Trend: statistics of step `last` moved to step `now`."""

@@ -10,17 +10,19 @@ from signmask.runtime.errors import RunError
 
 __all__ = ["BACKENDS", "Backend", "StepResult", "open_backend"]
 
-BACKENDS = ("reference", "sim", "rtl")
+BACKENDS = ("reference", "gpu", "sim", "rtl")
 
 
 def open_backend(name: str, program: Program) -> Backend:
-    """A fresh backend with the program loaded; raises ValueError for an unknown name and RunError
-    for a program without weights."""
+    """A fresh backend with the program loaded; raises ValueError for an unknown name, RunError for
+    a program without weights, and GpuError where nothing can run Triton kernels."""
     _require_weights(program)
     if name == "reference":
         from signmask.reference.golden import GoldenModel
 
         return GoldenModel(program.network, program.tensors, program.batch)
+    if name == "gpu":
+        return open_gpu(program)
     if name == "sim":
         from signmask.sim.machine import Machine
 
@@ -38,6 +40,16 @@ def open_rtl(program: Program, stall_seed: int | None = None, waves: Path | None
     from signmask.hw.simulation.backend import RtlMachine
 
     return RtlMachine(program, stall_seed=stall_seed, waves=waves)
+
+
+def open_gpu(program: Program) -> Backend:
+    """Triton kernels on a GPU, or interpreted; raises GpuError without Triton or a device."""
+    from signmask.reference.triton.device import find_device
+
+    find_device()  # before an import that needs Triton
+    from signmask.reference.triton.model import TritonModel
+
+    return TritonModel(program.network, program.tensors, program.batch)
 
 
 def _require_weights(program: Program) -> None:

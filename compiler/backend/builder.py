@@ -32,31 +32,39 @@ class PhaseCode:
 
 
 class _Accesses:
-    """Live accesses of one address space, in rows of (start, end, instruction, queue, is_write)."""
+    """Live accesses of one address space, in no order: [start, end), and the columns of `_facts`:
+    instruction, queue, is_write."""
 
     def __init__(self) -> None:
-        self._rows = np.zeros((64, 5), np.int64)
+        self._start, self._end = np.zeros(64, np.int64), np.zeros(64, np.int64)
+        self._facts = np.zeros((64, 3), np.int64)
         self._count = 0
 
     def conflicts(self, low: int, high: int, writers_only: bool) -> np.ndarray:
         """(instruction, queue) of the accesses to [low, high)."""
-        rows = self._rows[: self._count]
-        hit = (rows[:, 0] < high) & (rows[:, 1] > low)
-        if writers_only:
-            hit &= rows[:, 4] == 1
-        return rows[hit, 2:4]
+        count = self._count
+        hit = np.flatnonzero((self._start[:count] < high) & (self._end[:count] > low))
+        facts = self._facts[hit]
+        return facts[facts[:, 2] == 1, :2] if writers_only else facts[:, :2]
 
     def add(self, low: int, high: int, index: int, queue: int, is_write: bool) -> None:
         """Record an access; a write makes those that it covers unimportant."""
         if is_write:
-            rows = self._rows[: self._count]
-            kept = rows[(rows[:, 0] < low) | (rows[:, 1] > high)]
-            self._count = len(kept)
-            self._rows[: self._count] = kept
-        if self._count == len(self._rows):
-            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-        self._rows[self._count] = low, high, index, queue, is_write
+            count = self._count
+            covered = np.flatnonzero((self._start[:count] >= low) & (self._end[:count] <= high))
+            for place in covered[::-1].tolist():
+                self._count -= 1
+                self._move(self._count, place)
+        if self._count == len(self._start):
+            self._start, self._end = np.tile(self._start, 2), np.tile(self._end, 2)
+            self._facts = np.tile(self._facts, (2, 1))
+        self._start[self._count], self._end[self._count] = low, high
+        self._facts[self._count] = index, queue, is_write
         self._count += 1
+
+    def _move(self, source: int, goal: int) -> None:
+        self._start[goal], self._end[goal] = self._start[source], self._end[source]
+        self._facts[goal] = self._facts[source]
 
 
 class ProgramBuilder:

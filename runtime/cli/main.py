@@ -10,6 +10,7 @@ from signmask.hw.errors import RtlError
 from signmask.hw.spec.config import ConfigError
 from signmask.hw.spec.container import ProgramError
 from signmask.hw.spec.isa import IsaError
+from signmask.reference.triton.errors import GpuError
 from signmask.runtime.cli.compare import compare
 from signmask.runtime.cli.compile import compile_command
 from signmask.runtime.cli.console import err
@@ -48,6 +49,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         ConfigError,
         ProgramError,
         IsaError,
+        GpuError,
         SimulationError,
         RtlError,
     ]

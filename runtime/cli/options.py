@@ -23,7 +23,7 @@ Images = Annotated[int, typer.Option(help="Images to sample.")]
 Batch = Annotated[int, typer.Option(help="Images per batch of the program.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Backend = Annotated[
-    str, typer.Option(help="reference (untimed), sim (cycle-level) or rtl (Verilator).")
+    str, typer.Option(help="reference or gpu (untimed), sim (cycle-level) or rtl (Verilator).")
 ]
 Scheduler = Annotated[
     Path | None,
