@@ -15,6 +15,7 @@ from signmask.reference.attention import AttentionOperator
 from signmask.reference.encoding import EncodingOperator
 from signmask.reference.product import ProductOperator
 from signmask.reference.tensors import tensor_reader
+from signmask.reference.triton.attention import TritonAttention
 from signmask.reference.triton.device import find_device
 from signmask.reference.triton.encode import Activation, Encoded, Format
 from signmask.reference.triton.errors import GpuError
@@ -84,8 +85,11 @@ class TritonOperators:
             else:
                 self.output = name
         self.attentions = {
-            name: AttentionOperator(attention, network.sources[attention.out], batch, read, device)
-            for name, attention in network.attentions.items()
+            name: TritonAttention(
+                AttentionOperator(item, network.sources[item.out], batch, read, device),
+                network.streams[item.q].height * network.streams[item.q].width,
+            )
+            for name, item in network.attentions.items()
         }
         self.products = {
             name: ProductOperator(
@@ -115,8 +119,8 @@ class TritonState:
 class TritonModel:
     """Steps of one quantised network on one batch, bit for bit those of the golden model.
 
-    State is updated in place: after a step that raised, the next one must be dense. Attention,
-    token norms and products of encodings run as torch operators on the same device.
+    State is updated in place: after a step that raised, the next one must be dense. Constants of
+    group norms, token norms and products of encodings are torch operators on the same device.
 
     Raises GpuError without Triton or a device, and for a network that only the golden model runs.
     """

@@ -1,6 +1,8 @@
 """Triton ports of `signmask.hw.spec.numerics`: the same functions on blocks of integers.
 
-Arguments called a block hold int64 unless stated; shifts and multipliers may be scalars.
+Arguments called a block hold int64 unless stated; shifts and multipliers may be scalars. Widths are
+written out, because Triton's interpreter does not take compile-time constants of a module; the
+vectors of the specification hold them to it.
 """
 
 import triton
@@ -30,7 +32,7 @@ def requantise(accumulator, multiplier, shift):
 @triton.jit
 def pre_activation(y, a, b, z_shift):
     """Normalised pre-activation z of raw values (b = 0 and y = dy: its change)."""
-    return saturate(shift_round(a * y + b, z_shift), 24)
+    return saturate(shift_round(a * y + b, z_shift), 24)  # Z_BITS
 
 
 @triton.jit
@@ -60,6 +62,21 @@ def masked_delta(dz, slope, code_shift, residue, CARRY_BITS: tl.constexpr):
 
 
 @triton.jit
+def softmax_entry(top, scores, multiplier, shift):
+    """Entry of the exponential table of scores, relative to the largest of their row (int32)."""
+    below = top.to(tl.int64) - scores.to(tl.int64)
+    return tl.minimum(requantise(below, multiplier, shift), 255).to(tl.int32)
+
+
+@triton.jit
+def attention_code(product, total, multiplier, shift, zero):
+    """int8 codes (as int64) of softmax codes times V, from the sums of the codes."""
+    reciprocal = ((1 << 30) // total).to(tl.int64)
+    mean = shift_round(product.to(tl.int64) * reciprocal, 15)
+    return saturate(requantise(mean, multiplier, shift) + zero, 8)
+
+
+@triton.jit
 def encode_groups(
     deltas, INLIER_BITS: tl.constexpr, FULL_LANES: tl.constexpr, SPILL: tl.constexpr,
     GROUP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -68,7 +85,7 @@ def encode_groups(
     their elements were clipped (int32 0 or 1)."""
     low: tl.constexpr = -(1 << (INLIER_BITS - 1))
     high: tl.constexpr = (1 << (INLIER_BITS - 1)) - 1
-    deltas = saturate(deltas, 9)
+    deltas = saturate(deltas, 9)  # DELTA_BITS
     clipped = tl.zeros((ROWS, COLUMNS), tl.int32)
     if not SPILL:
         outlier = ((deltas < low) | (deltas > high)).to(tl.int32)

@@ -73,10 +73,8 @@ class TritonStep:
                 self._linear(network.linears[name])
             else:
                 attention = network.attentions[name]
-                raw = [self._image(stream) for stream in attention.streams]
-                out = network.sources[attention.out]
-                made = operators.attentions[name](*raw).reshape(-1, out.channels)
-                self._source(out, made.to(torch.int8))
+                raw = [self.raw(stream) for stream in attention.streams]
+                self._source(network.sources[attention.out], operators.attentions[name](*raw))
         for name in network.streams:
             self.raw(name)
         return self.next
@@ -130,12 +128,6 @@ class TritonStep:
         """dy of a stream at this mask step."""
         self.raw(name)
         return self.changes[name]
-
-    def _image(self, name: str) -> Tensor:
-        """Raw values as the torch operators take them, int64 (batch, height, width, channels)."""
-        stream = self.network.streams[name]
-        shape = (self.operators.batch, stream.height, stream.width, stream.channels)
-        return self.raw(name).reshape(shape).long()
 
     def _linear(self, linear: Linear) -> None:
         name, last = linear.name, self.last
