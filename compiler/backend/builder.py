@@ -18,6 +18,8 @@ from signmask.hw.spec.isa import (
     set_signal,
 )
 
+SCANNED = 256  # accesses compared at a time, the last ones first
+
 
 @dataclass(frozen=True)
 class PhaseCode:
@@ -32,39 +34,40 @@ class PhaseCode:
 
 
 class _Accesses:
-    """Live accesses of one address space, in no order: [start, end), and the columns of `_facts`:
-    instruction, queue, is_write."""
+    """Live accesses of one kind, reads or writes, by one queue to one address space, in program
+    order: [start, end) and the index of the instruction."""
 
     def __init__(self) -> None:
-        self._start, self._end = np.zeros(64, np.int64), np.zeros(64, np.int64)
-        self._facts = np.zeros((64, 3), np.int64)
+        self._rows = np.zeros((3, 64), np.int64)
         self._count = 0
 
-    def conflicts(self, low: int, high: int, writers_only: bool) -> np.ndarray:
-        """(instruction, queue) of the accesses to [low, high)."""
-        count = self._count
-        hit = np.flatnonzero((self._start[:count] < high) & (self._end[:count] > low))
-        facts = self._facts[hit]
-        return facts[facts[:, 2] == 1, :2] if writers_only else facts[:, :2]
+    def latest(self, low: int, high: int, after: int) -> int:
+        """Index of the last instruction that accesses [low, high), -1 if none is beyond `after`."""
+        start, end, index = self._rows[:, : self._count]
+        at = self._count
+        while at > 0 and index[at - 1] > after:
+            first = max(0, at - SCANNED)
+            hits = np.flatnonzero((start[first:at] < high) & (end[first:at] > low))
+            if len(hits):
+                found = int(index[first + hits[-1]])
+                return found if found > after else -1
+            at = first
+        return -1
 
-    def add(self, low: int, high: int, index: int, queue: int, is_write: bool) -> None:
-        """Record an access; a write makes those that it covers unimportant."""
-        if is_write:
-            count = self._count
-            covered = np.flatnonzero((self._start[:count] >= low) & (self._end[:count] <= high))
-            for place in covered[::-1].tolist():
-                self._count -= 1
-                self._move(self._count, place)
-        if self._count == len(self._start):
-            self._start, self._end = np.tile(self._start, 2), np.tile(self._end, 2)
-            self._facts = np.tile(self._facts, (2, 1))
-        self._start[self._count], self._end[self._count] = low, high
-        self._facts[self._count] = index, queue, is_write
+    def add(self, low: int, high: int, index: int) -> None:
+        """Record an access."""
+        if self._count == self._rows.shape[1]:
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)], axis=1)
+        self._rows[:, self._count] = low, high, index
         self._count += 1
 
-    def _move(self, source: int, goal: int) -> None:
-        self._start[goal], self._end[goal] = self._start[source], self._end[source]
-        self._facts[goal] = self._facts[source]
+    def forget(self, low: int, high: int) -> None:
+        """Drop accesses within [low, high), where a later write has taken their place."""
+        rows = self._rows[:, : self._count]
+        kept = (rows[0] < low) | (rows[1] > high)
+        if not kept.all():
+            self._count = int(kept.sum())
+            self._rows[:, : self._count] = rows[:, kept]
 
 
 class ProgramBuilder:
@@ -82,7 +85,7 @@ class ProgramBuilder:
         self._layer_of = array("i")
         self._layers: dict[str, int] = {"": 0}
         self._layer = 0
-        self._spaces: dict[str, _Accesses] = {}
+        self._spaces: dict[str, dict[tuple[Queue, bool], _Accesses]] = {}
         self._seen: dict[tuple[Queue, Queue], int] = {}
 
     @contextmanager
@@ -110,32 +113,43 @@ class ProgramBuilder:
         latest: dict[Queue, int] = {}
         reads, writes = list(reads), list(writes)
         for block in reads:
-            self._collect(block, latest, writers_only=True)
+            self._collect(block, queue, latest, writers_only=True)
         for block in writes:
-            self._collect(block, latest, writers_only=False)
+            self._collect(block, queue, latest, writers_only=False)
         waits = set()
         for other, source in latest.items():
-            if other is queue or self._seen.get((other, queue), -1) >= source:
-                continue
             self._seen[(other, queue)] = source
             waits.add(other)
             set_signal(self._code, source, queue)
         self._code += Instruction(name, fields, frozenset(waits)).encode()
         self._layer_of.append(self._layer)
-        for blocks, is_write in ((reads, False), (writes, True)):
-            for block in blocks:
-                end = block.start + block.words
-                self._spaces[block.space].add(block.start, end, index, int(queue), is_write)
+        for block in reads:
+            self._record(block, queue, index, is_write=False)
+        for block in writes:
+            for accesses in self._spaces[block.space].values():
+                accesses.forget(block.start, block.start + block.words)
+            self._record(block, queue, index, is_write=True)
 
     def assembled(self) -> PhaseCode:
         """All instructions so far."""
         code = np.frombuffer(bytes(self._code), np.uint8).reshape(-1, INSTRUCTION_BYTES)
         return PhaseCode(code, np.array(self._layer_of, np.int32), tuple(self._layers))
 
-    def _collect(self, block: Block, latest: dict[Queue, int], writers_only: bool) -> None:
-        accesses = self._spaces.setdefault(block.space, _Accesses())
+    def _collect(
+        self, block: Block, queue: Queue, latest: dict[Queue, int], writers_only: bool
+    ) -> None:
+        """Take the last conflicting instruction of each other queue that was not waited for."""
         end = block.start + block.words
-        for index, number in accesses.conflicts(block.start, end, writers_only).tolist():
-            queue = Queue(number)
-            if latest.get(queue, -1) < index:
-                latest[queue] = index
+        for (other, is_write), accesses in self._spaces.setdefault(block.space, {}).items():
+            if other is queue or (writers_only and not is_write):
+                continue
+            known = max(latest.get(other, -1), self._seen.get((other, queue), -1))
+            found = accesses.latest(block.start, end, known)
+            if found > known:
+                latest[other] = found
+
+    def _record(self, block: Block, queue: Queue, index: int, is_write: bool) -> None:
+        lanes = self._spaces[block.space]
+        if (queue, is_write) not in lanes:
+            lanes[queue, is_write] = _Accesses()
+        lanes[queue, is_write].add(block.start, block.start + block.words, index)
