@@ -29,7 +29,7 @@ def draw(data: dict[str, Any]) -> dict[str, bytes]:
 
 def error_plot(data: dict[str, Any]) -> bytes:
     """Root mean square error of the sample after each step, against fp32 and against dense."""
-    figure, axes = _figure(1, 2, 3.2)
+    figure, axes = make_figure(1, 2, 3.2)
     targets = (("rmse_vs_fp32_by_step", "against fp32"), ("rmse_vs_dense_by_step", "against dense"))
     for axis, (key, title) in zip(axes[0], targets, strict=True):
         for number, row in enumerate(data["dataflows"]):
@@ -45,7 +45,7 @@ def error_plot(data: dict[str, Any]) -> bytes:
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize=8)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def widths_plot(data: dict[str, Any]) -> bytes:
@@ -61,7 +61,7 @@ def widths_plot(data: dict[str, Any]) -> bytes:
     ]
     # One scale per kind, so that the dataflows can be compared.
     tops = [max(np.nanmax(pair[i], initial=0.01) for pair in shares) for i in range(len(WIDTHS))]
-    figure, axes = _figure(len(rows), len(WIDTHS), max(2.2, 0.11 * most + 0.8) * len(rows))
+    figure, axes = make_figure(len(rows), len(WIDTHS), max(2.2, 0.11 * most + 0.8) * len(rows))
     for line, row, values in zip(axes, rows, shares, strict=True):
         for axis, (title, _), matrix, top in zip(line, WIDTHS, values, tops, strict=True):
             image = axis.imshow(matrix, aspect="auto", vmin=0, vmax=top, interpolation="nearest")
@@ -71,13 +71,13 @@ def widths_plot(data: dict[str, Any]) -> bytes:
             names = [name.removesuffix(".codes") for name in row["widths_by_step"]]
             axis.set_yticks(range(len(matrix)), names, fontsize=5)
             figure.colorbar(image, ax=axis)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def traffic_plot(data: dict[str, Any]) -> bytes:
     """Bytes by kind, stacked, one bar per dataflow."""
     rows = [row for row in data["dataflows"] if row["traffic_bytes"]]
-    figure, axes = _figure(1, 1, 3.2)
+    figure, axes = make_figure(1, 1, 3.2)
     axis = axes[0][0]
     left = np.zeros(len(rows))
     labels = [row["label"] for row in rows]
@@ -89,12 +89,12 @@ def traffic_plot(data: dict[str, Any]) -> bytes:
     axis.invert_yaxis()
     axis.set(xlabel="MB over the run (near data: inside the memory)", title="Traffic by kind")
     axis.legend(fontsize=8, ncols=2)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def cycles_plot(data: dict[str, Any]) -> bytes:
     """Cycles of each step, summed over the batches."""
-    figure, axes = _figure(1, 1, 3.0)
+    figure, axes = make_figure(1, 1, 3.0)
     axis = axes[0][0]
     for row in data["dataflows"]:
         if row["cycles_per_step"]:
@@ -104,7 +104,7 @@ def cycles_plot(data: dict[str, Any]) -> bytes:
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _shares(counts: dict[str, list[int]], kinds: tuple[str, ...]) -> np.ndarray:
@@ -114,7 +114,8 @@ def _shares(counts: dict[str, list[int]], kinds: tuple[str, ...]) -> np.ndarray:
     return np.divide(chosen, elements, out=np.full_like(elements, np.nan), where=elements > 0)
 
 
-def _figure(rows: int, columns: int, height: float) -> tuple[Any, np.ndarray]:
+def make_figure(rows: int, columns: int, height: float) -> tuple[Any, np.ndarray]:
+    """A figure of `height` inches and its axes (rows, columns); raises MissingExtra."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -123,7 +124,8 @@ def _figure(rows: int, columns: int, height: float) -> tuple[Any, np.ndarray]:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _png(figure: Any) -> bytes:
+def png_bytes(figure: Any) -> bytes:
+    """A figure as a PNG file."""
     stream = io.BytesIO()
     # Without the version, equal data give equal files.
     figure.savefig(stream, format="png", metadata={"Software": None})

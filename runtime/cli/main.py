@@ -11,6 +11,7 @@ from signmask.hw.spec.config import ConfigError
 from signmask.hw.spec.container import ProgramError
 from signmask.hw.spec.isa import IsaError
 from signmask.reference.triton.errors import GpuError
+from signmask.runtime.cli.bench import bench
 from signmask.runtime.cli.compare import compare
 from signmask.runtime.cli.compile import compile_command
 from signmask.runtime.cli.console import err
@@ -40,6 +41,7 @@ app.command("inspect")(inspect)
 app.command("compare")(compare)
 app.command("report")(report)
 app.add_typer(hw, name="hw")
+app.add_typer(bench, name="bench")
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
