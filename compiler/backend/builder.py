@@ -19,6 +19,7 @@ from signmask.hw.spec.isa import (
 )
 
 SCANNED = 256  # accesses compared at a time, the last ones first
+GONE = 1 << 62  # start of an access that is forgotten, so that nothing meets it
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class _Accesses:
 
     def __init__(self) -> None:
         self._rows = np.zeros((3, 64), np.int64)
-        self._count = 0
+        self._count = self._gone = 0
 
     def latest(self, low: int, high: int, after: int) -> int:
         """Index of the last instruction that accesses [low, high), -1 if none is beyond `after`."""
@@ -63,11 +64,16 @@ class _Accesses:
 
     def forget(self, low: int, high: int) -> None:
         """Drop accesses within [low, high), where a later write has taken their place."""
-        rows = self._rows[:, : self._count]
-        kept = (rows[0] < low) | (rows[1] > high)
-        if not kept.all():
-            self._count = int(kept.sum())
-            self._rows[:, : self._count] = rows[:, kept]
+        start, end, _ = self._rows[:, : self._count]
+        covered = np.flatnonzero((start >= low) & (end <= high))
+        if not len(covered):
+            return
+        start[covered], end[covered] = GONE, -1
+        self._gone += len(covered)
+        if 2 * self._gone > self._count:
+            kept = self._rows[:, : self._count][:, end != -1]
+            self._count, self._gone = kept.shape[1], 0
+            self._rows[:, : self._count] = kept
 
 
 class ProgramBuilder:
