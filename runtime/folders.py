@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signmask.runtime.errors import RunError
+from signmask.runtime.files import read_table
 
 if TYPE_CHECKING:
     import torch
@@ -164,15 +164,7 @@ def _denoiser(path: Path, part: str, home: Path) -> DenoiserFolder:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}; check the path.") from None
-    except ValueError:
-        raise RunError(f"{path} is not JSON; save the model again with save_pretrained.") from None
-    if not isinstance(data, dict):
-        raise RunError(f"{path} holds no table; save the model again with save_pretrained.")
-    return data
+    return read_table(path, "save the model again with save_pretrained")
 
 
 def _load(path: Path, class_name: str) -> nn.Module:

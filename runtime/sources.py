@@ -19,6 +19,7 @@ import numpy as np
 from signmask.runtime.architectures import architecture
 from signmask.runtime.architectures import names as architecture_names
 from signmask.runtime.errors import MissingExtra, RunError
+from signmask.runtime.files import read_table
 from signmask.runtime.folders import load_folder, open_folder, read_conditions
 from signmask.runtime.host import scheduler_config
 
@@ -275,18 +276,10 @@ def _architecture_source(name: str, weights: bool) -> ModelSource:
 
 
 def _read_scheduler(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}; check the path.") from None
-    except ValueError:
-        raise RunError(
-            f"{path} is not JSON; give the scheduler_config.json of a diffusers pipeline."
-        ) from None
-    if not isinstance(config, dict) or "_class_name" not in config:
-        raise RunError(
-            f"{path} names no scheduler class; give the scheduler_config.json of a pipeline."
-        )
+    remedy = "give the scheduler_config.json of a diffusers pipeline"
+    config = read_table(path, remedy)
+    if "_class_name" not in config:
+        raise RunError(f"{path} names no scheduler class; {remedy}.")
     return {k: v for k, v in config.items() if k == "_class_name" or not k.startswith("_")}
 
 
