@@ -42,13 +42,11 @@ class TritonStep:
         self.loop = knobs.loop
         self.masked = last is not None and knobs.dataflow == "mask"
         device = operators.device
-        self.counts = {
-            name: torch.zeros(len(COUNTERS), dtype=torch.int32, device=device)
-            for name in operators.formats
-        }
-        self.saturated = {
-            name: torch.zeros(1, dtype=torch.int32, device=device) for name in operators.tables
-        }
+        shape = (len(operators.formats), len(COUNTERS))
+        self._counts = torch.zeros(shape, dtype=torch.int32, device=device)
+        self._saturated = torch.zeros(len(operators.tables), dtype=torch.int32, device=device)
+        self.counts = dict(zip(operators.formats, self._counts.unbind(), strict=True))
+        self.saturated = dict(zip(operators.tables, self._saturated.split(1), strict=True))
         self.unencoded: set[str] = set()
         self.operands: dict[str, Operand] = {}
         self.products: dict[str, Tensor] = {}
@@ -81,17 +79,17 @@ class TritonStep:
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Counters of a step (`StepResult.counters`)."""
-        found = {"streams": {name: int(count) for name, count in self.saturated.items()}}
+        found = {"streams": dict(zip(self.saturated, self._saturated.tolist(), strict=True))}
         if self.last is None:
             return found
-        for name, counts in self.counts.items():
+        for name, counts in zip(self.counts, self._counts.tolist(), strict=True):
             if name in self.operands:
                 shape = self.network.shape_of(name)
                 elements = self.operators.batch * shape.height * shape.width * shape.channels
                 if name in self.unencoded:
                     found[name] = unencoded_counters(elements)
                     continue
-                counted = dict(zip(COUNTERS, counts.tolist(), strict=True))
+                counted = dict(zip(COUNTERS, counts, strict=True))
                 inlier = elements - counted["zero"] - counted["outlier"]
                 found[name] = counted | {"inlier": inlier, "elements": elements}
         return found
