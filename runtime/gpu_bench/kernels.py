@@ -26,7 +26,7 @@ SPARSITIES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 QUICK_SPARSITIES = (0.0, 0.6, 0.9, 0.99)
 # rows, channels, depth, warps, stages: large blocks use tensor cores best, small ones skip most
 CANDIDATES = (
-    (128, 256, 128, 8, 3), (128, 256, 64, 8, 3), (128, 128, 128, 8, 3), (128, 128, 64, 4, 4),
+    (128, 256, 128, 8, 3), (128, 256, 64, 8, 3), (128, 128, 128, 8, 3), (128, 128, 64, 8, 4),
     (64, 128, 128, 4, 3), (64, 128, 64, 4, 4), (32, 128, 64, 4, 4), (16, 128, 32, 4, 4),
 )  # fmt: skip
 OURS, DELTA = "signmask int8 dense", "signmask int8 delta"
