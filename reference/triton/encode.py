@@ -95,14 +95,16 @@ def encode_kernel(
         part, more = numerics.split_delta(delta)
         tl.store(narrow + there, part.to(tl.int8), mask=inside)
         level = (delta != 0).to(tl.int32) + (more != 0).to(tl.int32)
-        if tl.max(tl.max(level, 1), 0) == 2:
-            tl.store(rest + there, more.to(tl.int8), mask=inside)
         tiled = tl.reshape(level, (ROWS // RUN, RUN, COLUMNS // TILE, TILE))
         peak = tl.max(tl.max(tiled, 3), 1)
         run = tl.program_id(0) * (ROWS // RUN) + tl.arange(0, ROWS // RUN)[:, None]
         tile = tl.program_id(1) * (COLUMNS // TILE) + tl.arange(0, COLUMNS // TILE)[None, :]
         known = (run * RUN < positions) & (tile < width // TILE)
         place = run * (columns // TILE) + first // TILE + tile
+        # A product reads the rest of larger blocks than these: what a step before left goes.
+        stale = tl.load(levels + place, mask=known, other=0).to(tl.int32)
+        if tl.max(tl.max(tl.maximum(peak, stale), 1), 0) > 1:
+            tl.store(rest + there, more.to(tl.int8), mask=inside)
         tl.store(levels + place, peak.to(tl.int8), mask=known)
         if SEND == 1:
             smallest: tl.constexpr = -(1 << (INLIER_BITS - 1))

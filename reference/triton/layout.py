@@ -50,7 +50,7 @@ class Operand:
 
     narrow, rest: int8 (positions, columns). levels: int8 (runs, tiles): 0 where all deltas of RUN
     positions and TILE columns are zero, 1 where all are int8, 2 where `rest` counts; elsewhere
-    `rest` is undefined. Codes have no rest and no levels; outside the image they count as `pad`.
+    `rest` is 0. Codes have no rest and no levels; outside the image they count as `pad`.
     """
 
     narrow: Tensor
