@@ -17,7 +17,7 @@ CODES, RESTORED, UNENCODED = 0, 1, 2  # what is sent: raw codes, encoded or plai
 COUNTERS = ("zero", "outlier", "clipped", "segment_changes")
 
 
-@triton.jit(do_not_specialize=["z_shift", "code_shift", "low", "high", "first"])
+@triton.jit(do_not_specialize=["z_shift", "code_shift", "low", "high"])
 def encode_kernel(
     codes, y, dy, a, b, gain, breaks, slopes, intercepts, base, sent, residue, segments_last,
     segments, narrow, rest, levels, counts, area, wide_counts,
@@ -44,15 +44,17 @@ def encode_kernel(
         code = tl.load(codes + here, mask=valid, other=0).to(tl.int32)
     else:
         constant = (position // image_positions) * constants_stride + channel
-        gains = tl.load(a + constant, mask=valid, other=0)
+        gains = tl.load(a + constant, mask=valid, other=0).to(tl.int64)
         offsets = tl.load(b + constant, mask=valid, other=0)
         value = tl.load(y + here, mask=valid, other=0).to(tl.int64)
-        z = numerics.pre_activation(value, gains, offsets, z_shift)
+        z = numerics.pre_activation(value, gains, offsets, z_shift).to(tl.int32)
         segment, slope, intercept = numerics.segment_of(z, breaks, slopes, intercepts, SEGMENTS)
-        code = numerics.activation_code(z, slope, intercept, code_shift, low, high).to(tl.int32)
+        code = numerics.activation_code(z.to(tl.int64), slope, intercept, code_shift, low, high).to(
+            tl.int32
+        )
         if KIND == 2:
             if not CLOSED:
-                gains = tl.load(gain + constant, mask=valid, other=0)
+                gains = tl.load(gain + constant, mask=valid, other=0).to(tl.int64)
             moved = tl.load(dy + here, mask=valid, other=0).to(tl.int64)
             dz = numerics.pre_activation(moved, gains, 0, z_shift)
             if CARRY:
@@ -176,7 +178,8 @@ class Format:
 
 @dataclass(frozen=True)
 class Activation:
-    """Tables of a piecewise-linear activation and the shifts around it (`network.Encoding`)."""
+    """Tables of a piecewise-linear activation and the shifts around it (`network.Encoding`):
+    integers, of 32 bits where that is enough."""
 
     breaks: Tensor
     slopes: Tensor
@@ -203,7 +206,8 @@ class Values:
 
     Codes alone: `codes`, int8 (positions, channels). From raw values: `y` (of this step, or with
     `dy` of the last one), both integers (positions, channels), and the constants `a`, `b` and, for
-    dz of an open loop, `gain`: int64 (images or 1, channels).
+    dz of an open loop, `gain`: integers (images or 1, channels), of which `a` and `gain` have 24
+    bits.
     """
 
     codes: Tensor | None = None

@@ -65,30 +65,11 @@ def matmul_kernel(
     accumulator = tl.zeros((ROWS, CHANNELS), tl.int32)
     count = entries
     if SPARSE:
-        count = tl.load(counts + row_block)
-    for index in range(count):
-        entry = index
-        if SPARSE:
-            entry = tl.load(lists + row_block * entries + index)
-        tap = entry // blocks
-        position, inside = operand_rows(
-            output, tap, height, width, out_height, out_width, outputs,
-            KERNEL, STRIDE, PADDING, UPSAMPLE,
-        )  # fmt: skip
-        place = position.to(tl.int64)[:, None] * columns + (entry % blocks) * DEPTH + depth[None, :]
-        left = tl.load(narrow + place, mask=inside[:, None], other=pad)
-        place = weight_rows + entry * DEPTH + depth[:, None]
-        right = tl.load(place, mask=known[None, :], other=0)
-        accumulator = tl.dot(left, right, accumulator, out_dtype=tl.int32)
-    wide = 0
-    if SPARSE:
-        wide = tl.load(wide_counts + row_block)
-        double = tl.zeros((ROWS, CHANNELS), tl.int32)
-        for index in range(wide):
+        # The rest first: one accumulator then serves both.
+        for index in range(tl.load(wide_counts + row_block)):
             entry = tl.load(wide_lists + row_block * entries + index)
-            tap = entry // blocks
             position, inside = operand_rows(
-                output, tap, height, width, out_height, out_width, outputs,
+                output, entry // blocks, height, width, out_height, out_width, outputs,
                 KERNEL, STRIDE, PADDING, UPSAMPLE,
             )  # fmt: skip
             begin = (entry % blocks) * DEPTH
@@ -96,8 +77,23 @@ def matmul_kernel(
             left = tl.load(rest + place, mask=inside[:, None], other=0)
             place = weight_rows + entry * DEPTH + depth[:, None]
             right = tl.load(place, mask=known[None, :], other=0)
-            double = tl.dot(left, right, double, out_dtype=tl.int32)
-        accumulator += 2 * double
+            accumulator = tl.dot(left, right, accumulator, out_dtype=tl.int32)
+        accumulator *= 2
+        count = tl.load(counts + row_block)
+    for index in range(count):
+        entry = index
+        if SPARSE:
+            entry = tl.load(lists + row_block * entries + index)
+        position, inside = operand_rows(
+            output, entry // blocks, height, width, out_height, out_width, outputs,
+            KERNEL, STRIDE, PADDING, UPSAMPLE,
+        )  # fmt: skip
+        begin = (entry % blocks) * DEPTH
+        place = position.to(tl.int64)[:, None] * columns + begin + depth[None, :]
+        left = tl.load(narrow + place, mask=inside[:, None], other=pad)
+        place = weight_rows + entry * DEPTH + depth[:, None]
+        right = tl.load(place, mask=known[None, :], other=0)
+        accumulator = tl.dot(left, right, accumulator, out_dtype=tl.int32)
     place = out + output.to(tl.int64)[:, None] * channels + channel[None, :]
     valid = (output < outputs)[:, None] & known[None, :]
     if ADD:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signmask.hw.spec import numerics
 from signmask.hw.spec.network import Network
 from signmask.hw.spec.step import StepResult
 from signmask.reference.attention import AttentionOperator
@@ -24,9 +25,13 @@ from signmask.reference.triton.linear import TritonLinear
 from signmask.reference.triton.step import TritonStep
 from signmask.reference.triton.tiles import Geometry
 
+Z_LIMIT = 1 << numerics.Z_BITS  # a break beyond every z is any break beyond every z
+
 
 class TritonOperators:
-    """Operators and tables of a network on one device, for one batch."""
+    """Operators and tables of a network on one device, for one batch.
+
+    The compiler proves that slopes, gains and multipliers fit 32 bits (`hw.spec.widths`)."""
 
     def __init__(
         self, network: Network, tensors: Mapping[str, np.ndarray], batch: int, device: torch.device
@@ -55,7 +60,8 @@ class TritonOperators:
         }
         self.activations = {
             name: Activation(
-                operator.breaks, operator.slopes, operator.intercepts, operator.encoding.z_shift,
+                operator.breaks.clamp(-Z_LIMIT, Z_LIMIT).int(), operator.slopes.int(),
+                operator.intercepts, operator.encoding.z_shift,
                 operator.encoding.code_shift, operator.encoding.low, operator.encoding.high,
             )
             for name, operator in self.encodings.items()
@@ -80,7 +86,7 @@ class TritonOperators:
             columns = self.formats[linear.source].columns
             self.linears[name] = TritonLinear(weight, geometry, columns, linear.groups)
             if linear.out:
-                self.multipliers[name] = read(linear.multiplier, linear.out_channels)
+                self.multipliers[name] = read(linear.multiplier, linear.out_channels).int()
                 self.producers[linear.out].append(name)
             else:
                 self.output = name

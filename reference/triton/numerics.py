@@ -17,10 +17,10 @@ def saturate(value, BITS: tl.constexpr):
 
 @triton.jit
 def shift_round(value, shift):
-    """value * 2**-shift rounded half up; a negative shift multiplies."""
-    right = tl.maximum(shift, 1)
-    rounded = (value >> right) + ((value >> (right - 1)) & 1)
-    return tl.where(shift > 0, rounded, value << tl.maximum(-shift, 0))
+    """value * 2**-shift rounded half up; a negative shift multiplies. The value and its multiple
+    have at most 63 bits."""
+    half = (value << tl.maximum(1 - shift, 0)) >> tl.maximum(shift - 1, 0)
+    return (half + 1) >> 1
 
 
 @triton.jit
@@ -37,15 +37,16 @@ def pre_activation(y, a, b, z_shift):
 
 @triton.jit
 def segment_of(z, breaks, slopes, intercepts, SEGMENTS: tl.constexpr):
-    """(segment int32, slope, intercept) of every z; the tables are pointers to int64."""
+    """(segment int32, slope, intercept) of every z; the tables are pointers to integers."""
     segment = tl.zeros(z.shape, tl.int32)
-    slope = tl.load(slopes) + tl.zeros(z.shape, tl.int64)
-    intercept = tl.load(intercepts) + tl.zeros(z.shape, tl.int64)
     for index in tl.static_range(1, SEGMENTS):
-        above = z >= tl.load(breaks + index - 1)
-        segment += above.to(tl.int32)
-        slope = tl.where(above, tl.load(slopes + index), slope)
-        intercept = tl.where(above, tl.load(intercepts + index), intercept)
+        segment += (z >= tl.load(breaks + index - 1)).to(tl.int32)
+    if SEGMENTS > 1:
+        slope = tl.load(slopes + segment).to(tl.int64)
+        intercept = tl.load(intercepts + segment)
+    else:
+        slope = tl.load(slopes).to(tl.int64)
+        intercept = tl.load(intercepts)
     return segment, slope, intercept
 
 

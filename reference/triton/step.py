@@ -169,8 +169,9 @@ class TritonStep:
             cut = slice(at, at + dy.shape[1])
             at = cut.stop
             values = Values(
-                y=y_last[stream], dy=dy, a=_cut(used.a, cut), b=_cut(used.b, cut),
-                gain=None if closed else _cut(gain, cut), activation=operators.activations[name],
+                y=y_last[stream], dy=dy, a=_cut(used.a, cut).int(), b=_cut(used.b, cut),
+                gain=None if closed else _cut(gain, cut).int(),
+                activation=operators.activations[name],
             )  # fmt: skip
             encode(
                 part, values, encoded, operators.formats[name], send, operators.batch,
@@ -201,7 +202,7 @@ class TritonStep:
             cut = slice(at, at + y.shape[1])
             at = cut.stop
             values = Values(
-                y=y, a=_cut(used.a, cut), b=_cut(used.b, cut),
+                y=y, a=_cut(used.a, cut).int(), b=_cut(used.b, cut),
                 activation=operators.activations[name],
             )  # fmt: skip
             encode(part, values, encoded, operators.formats[name], send, operators.batch)

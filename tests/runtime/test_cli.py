@@ -114,7 +114,7 @@ def test_damaged_programs(capsys, tmp_path, program_file):
 
 def test_bad_runs(capsys, tmp_path, program_file):
     out = tmp_path / "out"
-    assert "unknown backend" in failure(capsys, "run", program_file, "--backend", "gpu")
+    assert "unknown backend" in failure(capsys, "run", program_file, "--backend", "tpu")
     run = ("run", program_file, "--backend", "reference", "--out", out)
     assert "images is 0" in failure(capsys, *run, "--images", 0)
     assert "golden model only" in failure(capsys, "run", program_file, "--backend", "sim")
