@@ -34,25 +34,18 @@ def spread_levels(levels: torch.Tensor, positions: int) -> torch.Tensor:
     return levels.repeat_interleave(RUN, 0)[:positions].repeat_interleave(TILE, 1)
 
 
-def delta_operand(
-    deltas: torch.Tensor, device: torch.device, generator: torch.Generator
-) -> Operand:
-    """Deltas (positions, columns), -256..255; the rest is rubbish where it is undefined."""
+def delta_operand(deltas: torch.Tensor, device: torch.device) -> Operand:
+    """Deltas (positions, columns), -256..255."""
     levels = levels_of(deltas)
     wide = spread_levels(levels, len(deltas)) == 2
     # Another split than the encoder's: the operators must not depend on which one it is.
     rest = torch.where(wide, deltas.div(3, rounding_mode="floor"), 0)
-    rubbish = torch.randint(-128, 128, deltas.shape, generator=generator)
-    return Operand(
-        (deltas - 2 * rest).to(torch.int8).to(device), 0,
-        torch.where(wide, rest, rubbish).to(torch.int8).to(device), levels.to(device),
-    )  # fmt: skip
+    narrow = (deltas - 2 * rest).to(torch.int8).to(device)
+    return Operand(narrow, 0, rest.to(torch.int8).to(device), levels.to(device))
 
 
 def delta_values(operand: Operand) -> torch.Tensor:
     """int64 deltas (positions, columns) that an operand stands for."""
-    if operand.rest is None or operand.levels is None:
+    if operand.rest is None:
         raise ValueError("an operand of codes has no deltas.")
-    narrow, rest = operand.narrow.cpu().long(), operand.rest.cpu().long()
-    wide = spread_levels(operand.levels.cpu(), len(narrow)) == 2
-    return narrow + 2 * torch.where(wide, rest, 0)
+    return operand.narrow.cpu().long() + 2 * operand.rest.cpu().long()

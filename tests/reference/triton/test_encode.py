@@ -20,7 +20,7 @@ from signmask.reference.triton.errors import GpuError
 from signmask.reference.triton.layout import Columns, Operand, level_shape
 from signmask.sim.compressor import compress
 from tests.reference.triton.encode_cases import CODE_SHIFT, Z_SHIFT, Layer, cases, raw_values
-from tests.reference.triton.operands import delta_values, laid_out, levels_of
+from tests.reference.triton.operands import delta_values, laid_out, levels_of, spread_levels
 
 
 def fresh(case, device, sent, packed=False):
@@ -31,7 +31,9 @@ def fresh(case, device, sent, packed=False):
         return case.integers(low, high, *shape).to(kind).to(device)
 
     narrow, rest = (rubbish(shape, -128, 128, torch.int8) for _ in range(2))
-    levels = rubbish(level_shape(case.positions, columns), 0, 3, torch.int8)
+    # Levels may never have been written; where they are below 2, no step has left a rest.
+    levels = rubbish(level_shape(case.positions, columns), -128, 128, torch.int8)
+    rest *= spread_levels(levels, case.positions) >= 2
     words = case.positions * columns.width // case.group
     size = case.group // 8 * (1 + case.bits)
     return Encoded(

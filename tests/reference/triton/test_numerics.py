@@ -65,6 +65,22 @@ def masked_delta_kernel(
 
 
 @triton.jit
+def softmax_kernel(top, score, multiplier, shift, out, SIZE: tl.constexpr):
+    at = tl.arange(0, SIZE)
+    top, score = tl.load(top + at).to(tl.int32), tl.load(score + at).to(tl.int32)
+    made = numerics.softmax_entry(top, score, tl.load(multiplier + at), tl.load(shift + at))
+    tl.store(out + at, made.to(tl.int64))
+
+
+@triton.jit
+def attention_kernel(product, total, multiplier, shift, zero, out, SIZE: tl.constexpr):
+    at = tl.arange(0, SIZE)
+    product, total = tl.load(product + at).to(tl.int32), tl.load(total + at).to(tl.int32)
+    multiplier, shift, zero = tl.load(multiplier + at), tl.load(shift + at), tl.load(zero + at)
+    tl.store(out + at, numerics.attention_code(product, total, multiplier, shift, zero))
+
+
+@triton.jit
 def segment_kernel(
     z, breaks, slopes, intercepts, out, SIZE: tl.constexpr, SEGMENTS: tl.constexpr
 ):  # fmt: skip
@@ -153,6 +169,28 @@ def test_segments_with_their_slopes_and_intercepts(device):
         segment_kernel[(1,)](z, *tables, out, SIZE=len(z), SEGMENTS=len(slopes))
         wanted = [expected, [slopes[i] for i in expected], [intercepts[i] for i in expected]]
         assert out[:, : len(expected)].tolist() == wanted
+
+
+def test_softmax_entries_look_up_the_codes_of_the_vectors(device):
+    rows = vectors.vectors("softmax_row")
+    flat = [(max(a[0]), score, a[1], a[2]) for a, _ in rows for score in a[0]]
+    given = [padded(values, device) for values in zip(*flat, strict=True)]
+    out = torch.empty_like(given[0])
+    softmax_kernel[(1,)](*given, out, SIZE=len(out))
+    table = scalar.exponential_table()
+    expected = [code for _, (codes, _) in rows for code in codes]
+    assert [table[entry] for entry in out[: len(expected)].tolist()] == expected
+
+
+def test_attention_codes_from_sums_with_the_reciprocals_of_the_vectors(device):
+    one = 1 << scalar.RECIPROCAL_FRACTION
+    ((_, columns, expected),) = batches("attention_code", ())
+    columns[1] = [one // reciprocal for reciprocal in columns[1]]
+    given = [padded(values, device) for values in columns]
+    given[1][len(expected) :] = 127  # a sum is at least the code of the largest score
+    out = torch.empty_like(given[0])
+    attention_kernel[(1,)](*given, out, SIZE=len(out))
+    assert out[: len(expected)].tolist() == expected
 
 
 def test_groups_encode_as_the_vectors_say(device):
