@@ -46,9 +46,10 @@ def fold(value: torch.Tensor) -> torch.Tensor:
     if not math.isfinite(rounding):
         return value
     for axis in range(value.ndim):
-        first = small.narrow(axis, 0, min(1, small.shape[axis]))
-        if small.shape[axis] > 1 and bool(((small.double() - first).abs() <= rounding).all()):
-            small = first
+        if small.shape[axis] > 1:
+            first = small.narrow(axis, 0, 1)
+            same = (small - first).abs() <= rounding if rounding else small == first
+            small = first if bool(same.all()) else small
     return value if small.shape == value.shape else small.clone().expand(value.shape)
 
 

@@ -92,6 +92,11 @@ def attention_kernel(
     tl.store(out + place, code.to(tl.int8), mask=known)
 
 
+def warps_for(depth: int) -> int:
+    """Warps that hold scores and products of a block in their registers."""
+    return 4 if depth <= 64 else 8
+
+
 class TritonAttention:
     """One attention on a device. Constant keys and values are those of the golden operator."""
 
@@ -125,12 +130,13 @@ class TritonAttention:
             many, key_rows = a.frames or len(keys) // images, rows
         channels = queries.shape[1]
         width = channels // a.heads
+        depth = max(32, triton.next_power_of_2(width))
         out = torch.empty_like(queries)
         attention_kernel[(triton.cdiv(tokens, QUERIES), rows * a.heads)](
             queries, keys, values, self.table, out, tokens, many, key_rows, channels,
             self.positions, a.heads, a.score_multiplier, a.score_shift, a.out_multiplier,
-            a.out_shift, self.zero, WIDTH=width, DEPTH=max(32, triton.next_power_of_2(width)),
-            QUERIES=QUERIES, KEYS=KEYS, FRAMES=bool(a.frames),
+            a.out_shift, self.zero, WIDTH=width, DEPTH=depth, QUERIES=QUERIES, KEYS=KEYS,
+            FRAMES=bool(a.frames), num_warps=warps_for(depth),
         )  # fmt: skip
         return out
 

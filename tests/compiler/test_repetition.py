@@ -71,6 +71,8 @@ def test_rounding_is_no_difference_and_a_difference_is_none():
     assert one(fold(numbers)).shape == (1, 3)
     numbers[5] += 1
     assert fold(numbers) is numbers
+    mask = torch.tensor([True, False]).repeat(ROWS, 1)
+    assert one(fold(mask)).shape == (1, 2)
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])

@@ -115,8 +115,8 @@ def test_trajectory_ends_at_the_images():
 
 def test_errors_are_sentences():
     program = tiny_program()
-    with pytest.raises(RunError, match="unknown backend 'gpu'"):
-        Session(program, "gpu")
+    with pytest.raises(RunError, match="unknown backend 'tpu'"):
+        Session(program, "tpu")
     with pytest.raises(RunError, match="number of images is 0"):
         Session(program).sample(0)
     other = replace(program, scheduler={**SCHEDULE, "timestep_spacing": "leading"})

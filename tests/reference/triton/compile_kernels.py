@@ -141,11 +141,12 @@ def others():
             () if delta else ("table_last", "y_last", "dy"),
         )  # fmt: skip
     yield "codes", compiled(attention.codes_kernel, {"SIZE": 1024})
-    for frames, width in ((False, 40), (True, 72)):
-        yield f"attention {frames}", compiled(
+    for frames, width, depth in ((False, 40, 64), (True, 72, 128), (False, 160, 256)):
+        yield f"attention {width} {frames}", compiled(
             attention.attention_kernel,
-            {"WIDTH": width, "DEPTH": 128, "QUERIES": attention.QUERIES, "KEYS": attention.KEYS,
+            {"WIDTH": width, "DEPTH": depth, "QUERIES": attention.QUERIES, "KEYS": attention.KEYS,
              "FRAMES": frames},
+            warps=attention.warps_for(depth),
         )  # fmt: skip
 
 
