@@ -13,6 +13,7 @@ from signmask.hw.spec.step import StepResult
 from signmask.reference.operators import Observer, Operators
 from signmask.reference.state import State
 from signmask.reference.steps import MaskStep, RawStep
+from signmask.reference.tensors import check_input
 
 
 class GoldenModel:
@@ -66,18 +67,7 @@ class GoldenModel:
         return self._finish(step.run(), step.counters)
 
     def _input(self, index: int, codes: np.ndarray) -> Tensor:
-        if not 0 <= index < self.network.steps:
-            raise ValueError(
-                f"step {index} does not exist: network '{self.network.name}' has steps 0 to "
-                f"{self.network.steps - 1}."
-            )
-        source = self.network.sources[self.network.input]
-        shape = (self.batch, source.height, source.width, source.channels)
-        if codes.shape != shape or codes.dtype != np.int8:
-            raise ValueError(
-                f"input codes are {codes.dtype} {codes.shape}; network '{self.network.name}' "
-                f"takes int8 {shape}."
-            )
+        check_input(self.network, self.batch, index, codes)
         return torch.from_numpy(codes.astype(np.int64)).to(self.device)
 
     def _finish(self, state: State, counters: dict[str, dict[str, int]]) -> StepResult:

@@ -13,7 +13,7 @@ from signmask.reference.attention import AttentionOperator
 from signmask.reference.delta_encoder import DeltaEncoder
 from signmask.reference.encoding import EncodingOperator
 from signmask.reference.linear import LinearOperator
-from signmask.reference.product import ProductOperator
+from signmask.reference.product import product_operators
 from signmask.reference.tensors import tensor_reader
 
 Observer = Callable[[str, str, Tensor], None]
@@ -52,13 +52,7 @@ class Operators:
             name: AttentionOperator(attention, network.sources[attention.out], batch, read, device)
             for name, attention in network.attentions.items()
         }
-        self.products = {
-            name: ProductOperator(
-                item, network.encodings[item.a], network.encodings[item.b],
-                network.sources[item.out],
-            )
-            for name, item in network.products.items()
-        }  # fmt: skip
+        self.products = product_operators(network)
         self.offsets = {
             name: read(stream.offset, -1, stream.height * stream.width, stream.channels)
             for name, stream in network.streams.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from signmask.hw.spec.network import CodeSource, Encoding, Product
+from signmask.hw.spec.network import CodeSource, Encoding, Network, Product
 from signmask.reference import arithmetic
 
 
@@ -25,3 +25,12 @@ class ProductOperator:
         return arithmetic.product_code(
             a - self.zeros[0], b - self.zeros[1], item.multiplier, item.shift, self.zero
         )
+
+
+def product_operators(network: Network) -> dict[str, ProductOperator]:
+    """The products of a network by name."""
+    encodings, sources = network.encodings, network.sources
+    return {
+        name: ProductOperator(item, encodings[item.a], encodings[item.b], sources[item.out])
+        for name, item in network.products.items()
+    }

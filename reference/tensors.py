@@ -1,4 +1,5 @@
-"""Reading the tensors of a network: each is checked for its type and shape."""
+"""Reading the tensors of a network, and what a step is given: each is checked for its type and
+shape."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from torch import Tensor
+
+from signmask.hw.spec.network import Network
 
 Reader = Callable[..., Tensor]
 
@@ -43,3 +46,20 @@ def tensor_reader(tensors: Mapping[str, np.ndarray], device: torch.device) -> Re
 def read_steps(read: Reader, name: str, steps: int, channels: int) -> Tensor:
     """(steps, channels) of a tensor that has a row per step, or one for all of them."""
     return read(name, steps, channels, rows=True)
+
+
+def check_input(network: Network, batch: int, index: int, codes: np.ndarray) -> None:
+    """Raise ValueError for a step that does not exist, or codes that are not the int8 (batch,
+    height, width, channels) of the network's input."""
+    if not 0 <= index < network.steps:
+        raise ValueError(
+            f"step {index} does not exist: network '{network.name}' has steps 0 to "
+            f"{network.steps - 1}."
+        )
+    source = network.sources[network.input]
+    shape = (batch, source.height, source.width, source.channels)
+    if codes.shape != shape or codes.dtype != np.int8:
+        raise ValueError(
+            f"input codes are {codes.dtype} {codes.shape}; network '{network.name}' takes int8 "
+            f"{shape}."
+        )

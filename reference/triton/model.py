@@ -14,8 +14,8 @@ from signmask.hw.spec.network import Network
 from signmask.hw.spec.step import StepResult
 from signmask.reference.attention import AttentionOperator
 from signmask.reference.encoding import EncodingOperator
-from signmask.reference.product import ProductOperator
-from signmask.reference.tensors import tensor_reader
+from signmask.reference.product import product_operators
+from signmask.reference.tensors import check_input, tensor_reader
 from signmask.reference.triton.attention import TritonAttention
 from signmask.reference.triton.device import find_device
 from signmask.reference.triton.encode import Activation, Encoded, Format
@@ -97,13 +97,7 @@ class TritonOperators:
             )
             for name, item in network.attentions.items()
         }
-        self.products = {
-            name: ProductOperator(
-                item, network.encodings[item.a], network.encodings[item.b],
-                network.sources[item.out],
-            )
-            for name, item in network.products.items()
-        }  # fmt: skip
+        self.products = product_operators(network)
 
 
 @dataclass
@@ -158,20 +152,9 @@ class TritonModel:
         return self._step(index, codes, self._state)
 
     def _step(self, index: int, codes: np.ndarray, last: TritonState | None) -> StepResult:
-        source = self.network.sources[self.network.input]
-        shape = (self.batch, source.height, source.width, source.channels)
-        if codes.shape != shape or codes.dtype != np.int8:
-            raise ValueError(
-                f"input codes are {codes.dtype} {codes.shape}; network '{self.network.name}' "
-                f"takes int8 {shape}."
-            )
-        if not 0 <= index < self.network.steps:
-            raise ValueError(
-                f"step {index} does not exist: network '{self.network.name}' has steps 0 to "
-                f"{self.network.steps - 1}."
-            )
+        check_input(self.network, self.batch, index, codes)
         self._state = None
-        flat = torch.from_numpy(codes.reshape(-1, source.channels).copy())
+        flat = torch.from_numpy(codes.reshape(-1, codes.shape[-1]).copy())
         step = TritonStep(self._operators, TritonState(index), last)
         self._state = step.run(flat.to(self._operators.device))
         linear = self.network.linears[self._operators.output]
