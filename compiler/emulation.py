@@ -124,11 +124,11 @@ class DenseEmulator:
         """y of a stream, from its finished accumulators."""
         if name not in self.y:
             stream = self.network.streams[name]
-            y = self.tensors[stream.table][self.step].to(torch.int64)[None, :, None, None]
+            y = self._row(stream.table)
             if stream.offset:
                 offset = self.tensors[stream.offset].to(torch.int64).mT
                 offset = offset.unflatten(2, (stream.height, stream.width))
-                y = y + offset.repeat(len(self.codes[self.network.input]) // len(offset), 1, 1, 1)
+                y = y + self._repeated(offset)
             for producer in self.producers.get(name, ()):
                 linear = self.network.linears[producer]
                 multiplier = self.tensors[linear.multiplier][None, :, None, None]
@@ -143,8 +143,7 @@ class DenseEmulator:
     def _constants(self, encoding: Encoding, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         norm = encoding.norm
         if norm is None:
-            a, b = self._row(encoding.affine_a), self._row(encoding.affine_b)
-            return a[None, :, None, None], b[None, :, None, None]
+            return self._row(encoding.affine_a), self._row(encoding.affine_b)
         shifted = (y >> norm.stat_shift).reshape(len(y), norm.groups, -1)
         total, squares = shifted.sum(-1), (shifted * shifted).sum(-1)
         mean = (2 * (total << MEAN_FRACTION) + norm.count) // (2 * norm.count)
@@ -152,15 +151,22 @@ class DenseEmulator:
         r, h = reciprocal_sqrt(value)
         repeat = encoding.channels // norm.groups
         mean, r, h = (t.repeat_interleave(repeat, 1) for t in (mean, r, h))
-        gain, offset = self._row(norm.gain)[None], self._row(norm.offset)[None]
+        mean, r, h = (t[..., None, None] for t in (mean, r, h))
+        gain, offset = self._row(norm.gain), self._row(norm.offset)
         a = saturate(shift_round_by(gain * r, norm.gain_shift + h), GAIN_BITS)
-        b = offset - shift_round(a * mean, norm.mean_shift)
-        return a[..., None, None], b[..., None, None]
+        return a, offset - shift_round(a * mean, norm.mean_shift)
 
     def _row(self, name: str) -> torch.Tensor:
-        """(channels,) of constants that may have a row for each step."""
-        table = self.tensors[name]
-        return table[self.step] if table.ndim == 2 else table
+        """int64 (images or 1, channels, 1, 1) of constants that may have a row for each step, and
+        there for each image."""
+        table = self.tensors[name].to(torch.int64)
+        rows = torch.atleast_2d(table[self.step] if table.ndim > 1 else table)
+        return self._repeated(rows)[..., None, None]
+
+    def _repeated(self, rows: torch.Tensor) -> torch.Tensor:
+        """Row i modulo their number for each image; a single row as it is."""
+        images = torch.arange(len(self.codes[self.network.input]))
+        return rows if len(rows) == 1 else rows[images % len(rows)]
 
     @staticmethod
     def _normalise_tokens(y: torch.Tensor, norm: TokenNorm) -> torch.Tensor:
@@ -202,8 +208,7 @@ class DenseEmulator:
                 code = videos.flatten(0, 1)
             operands.append(code)
         for name in (attention.keys, attention.values) if attention.keys else ():
-            rows = self.tensors[name].to(torch.int64).transpose(1, 2)
-            operands.append(rows[torch.arange(len(operands[0])) % len(rows)])
+            operands.append(self._repeated(self.tensors[name].to(torch.int64).transpose(1, 2)))
         q, k, v = (x.unflatten(1, (attention.heads, -1)).double() for x in operands)
         scores = (q.transpose(-1, -2) @ k).to(torch.int64)
         below = (scores.amax(-1, keepdim=True) - scores) * attention.score_multiplier

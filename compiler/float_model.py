@@ -24,8 +24,7 @@ Observer = Callable[[str, torch.Tensor], None]
 
 
 class FloatModel:
-    """Evaluates the graph on (N, C, H, W) tensors; sequences are (N, C, 1, tokens). Image i of the
-    batch has the conditions of exported image i modulo their number."""
+    """Evaluates the graph on (N, C, H, W) tensors; sequences are (N, C, 1, tokens)."""
 
     def __init__(self, graph: TensorGraph) -> None:
         self.graph = graph
@@ -58,7 +57,7 @@ class FloatModel:
             elif isinstance(op, StreamOp):
                 values[name] = self._stream(op, step, values, len(sample))
             elif isinstance(op, EncodingOp):
-                raw = self._scaled(op, torch.cat([values[s] for s in op.streams], 1), step)
+                raw = _scaled(op, torch.cat([values[s] for s in op.streams], 1), step)
                 if observer is not None:
                     observer(name, raw)
                 values[name] = activate(op.activation, raw)
@@ -70,7 +69,7 @@ class FloatModel:
             if observer is not None:
                 observer(name, values[name])
         output = self.graph.op(self.graph.output)
-        return values[self.graph.output] + _channels(output.table[step])
+        return values[self.graph.output] + _channels(output.table[step], len(sample))
 
     def _linear(self, name: str, op: LinearOp, x: torch.Tensor) -> torch.Tensor:
         if op.upsample > 1:
@@ -81,21 +80,13 @@ class FloatModel:
     def _stream(
         op: StreamOp, step: int, values: dict[str, torch.Tensor], images: int
     ) -> torch.Tensor:
-        total = _channels(op.table[step])
+        total = _channels(op.table[step], images)
         if op.offset is not None:
             offset = torch.from_numpy(op.offset).float().mT.unflatten(2, (op.height, op.width))
-            total = total + offset.repeat(images // len(offset), 1, 1, 1)
+            total = total + _repeated(offset, images)
         for operand in (*op.linears, *op.adds):
             total = total + values[operand]
         return total
-
-    @staticmethod
-    def _scaled(op: EncodingOp, raw: torch.Tensor, step: int) -> torch.Tensor:
-        if op.norm is not None:
-            return _normalised(op.norm, raw, step)
-        if op.affine is not None:
-            return raw * _channels(op.affine.gain[step]) + _channels(op.affine.offset[step])
-        return raw
 
     @staticmethod
     def _attention(op: AttentionOp, values: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -104,9 +95,8 @@ class FloatModel:
         if op.keys is None or op.values is None:
             k, v = operands[1:]
         else:
-            rows = torch.arange(len(q)) % len(op.keys)
             k, v = (
-                torch.from_numpy(x).mT.unflatten(1, (op.heads, -1))[rows]
+                _repeated(torch.from_numpy(x).mT.unflatten(1, (op.heads, -1)), len(q))
                 for x in (op.keys, op.values)
             )
         weights = softmax(op.scale * (q.mT @ k), -1)
@@ -123,9 +113,23 @@ def _tokens(op: AttentionOp, x: torch.Tensor) -> torch.Tensor:
     return x.unflatten(0, (-1, op.frames)).transpose(1, 3).flatten(0, 1) if op.frames else x
 
 
-def _channels(row: np.ndarray) -> torch.Tensor:
-    """(channels,) as float32 that broadcasts over images and positions."""
-    return torch.from_numpy(row).float()[None, :, None, None]
+def _repeated(rows: torch.Tensor, images: int) -> torch.Tensor:
+    """Row i modulo their number for each image; a single row as it is."""
+    return rows if len(rows) == 1 else rows[torch.arange(images) % len(rows)]
+
+
+def _channels(rows: np.ndarray, images: int) -> torch.Tensor:
+    """(channels,) or (rows, channels) as float32 that broadcasts over positions."""
+    return _repeated(torch.from_numpy(np.atleast_2d(rows)).float(), images)[:, :, None, None]
+
+
+def _scaled(op: EncodingOp, raw: torch.Tensor, step: int) -> torch.Tensor:
+    if op.norm is not None:
+        return _normalised(op.norm, raw, step)
+    if op.affine is not None:
+        gain, offset = (_channels(x[step], len(raw)) for x in (op.affine.gain, op.affine.offset))
+        return raw * gain + offset
+    return raw
 
 
 def _normalised(norm: NormOp, raw: torch.Tensor, step: int) -> torch.Tensor:
@@ -136,4 +140,4 @@ def _normalised(norm: NormOp, raw: torch.Tensor, step: int) -> torch.Tensor:
     if norm.centred:
         raw = raw - raw.mean(1, keepdim=True)
     raw = raw * torch.rsqrt(raw.square().mean(1, keepdim=True) + norm.epsilon)
-    return raw * _channels(weight) + _channels(bias)
+    return raw * _channels(weight, len(raw)) + _channels(bias, len(raw))

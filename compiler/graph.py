@@ -95,9 +95,9 @@ class InputOp:
 
 @dataclass
 class StreamOp:
-    """Raw tensor: sum of Linear results, of `adds`, of `table` (steps, channels) float64, and of
-    `offset` float64 (rows, height * width, channels), one row for all images or one for each frame
-    of a video; None where no constant depends on the position."""
+    """Raw tensor: sum of Linear results, of `adds`, of `table` float64 (steps, rows, channels), and
+    of `offset` float64 (rows, height * width, channels) or None where no constant depends on the
+    position. Constants have one row for all images, or one for each of TensorGraph.images."""
 
     channels: int
     height: int
@@ -111,9 +111,9 @@ class StreamOp:
 @dataclass(eq=False)
 class NormOp:
     """Group normalisation with scale `weight` and `bias`, float64 (channels,), or (steps, channels)
-    where they depend on the timestep. `axis` "token": statistics of each position (layer norm);
-    not `centred`: no mean is subtracted (RMS norm). Equal to itself alone: arrays have no truth
-    value."""
+    where they depend on the timestep. `axis` "token": statistics of each position (layer norm),
+    with (steps, images, channels) where they depend on the image; not `centred`: no mean is
+    subtracted (RMS norm). Equal to itself alone: arrays have no truth value."""
 
     groups: int
     epsilon: float
@@ -125,7 +125,8 @@ class NormOp:
 
 @dataclass(eq=False)
 class AffineOp:
-    """gain * x + offset without statistics, float64 (steps, channels) each."""
+    """gain * x + offset without statistics, float64 (steps, rows, channels) each, with rows as in
+    StreamOp."""
 
     gain: np.ndarray
     offset: np.ndarray
@@ -204,7 +205,8 @@ TensorOp = InputOp | StreamOp | EncodingOp | LinearOp | AttentionOp | ProductOp
 class TensorGraph:
     """Fused network in real numbers; edges follow the data, node names are unique. `patch`: the
     output's channels are patch x patch pixels of each position, row by row, then channels. A batch
-    is a multiple of `images`, the frames that attention joins (1: none)."""
+    is a multiple of `images`, those that belong together: frames that attention joins, or images
+    with conditions of their own (1: none). Image i has the constants of row i modulo `images`."""
 
     graph: nx.DiGraph
     input: str

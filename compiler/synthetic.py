@@ -123,7 +123,7 @@ class _Assumption:
         self.variance[name] = max(
             sum(self.variance[other] for other in (*op.linears, *op.adds)), SMALLEST
         )
-        mean = op.table + sum(self.mean[other] for other in op.adds)
+        mean = op.table.mean(1) + sum(self.mean[other] for other in op.adds)
         self.mean[name] = self.result.channel_mean[name] = np.asarray(mean, np.float64)
         low, high = self._extremes(name, op)
         self.result.ranges[name] = np.array([low, high])
@@ -141,8 +141,8 @@ class _Assumption:
         if op.norm is not None:
             mean, variance = self._normalise(name, op.norm, mean, variance)
         if op.affine is not None:
-            mean = op.affine.gain * mean + op.affine.offset
-            variance = op.affine.gain**2 * variance
+            mean = (op.affine.gain * mean[:, None] + op.affine.offset).mean(1)
+            variance = (op.affine.gain**2).mean(1) * variance
         centre = float(mean.mean())
         spread = float(np.mean(variance)) + float(mean.var())
         values, weight = self._count(name, centre, max(spread, SMALLEST))
@@ -162,8 +162,9 @@ class _Assumption:
         self.result.group_deviation[name] = deviation
         scaled = ((grouped - centre[:, :, None]) / deviation[:, :, None]).reshape(mean.shape)
         per_channel = np.repeat(deviation, grouped.shape[2], axis=1)
-        weight = norm.weight * np.ones(mean.shape)
-        return scaled * weight + norm.bias, variance / per_channel**2 * weight**2
+        weight, bias = (x.mean(1) if x.ndim == 3 else x for x in (norm.weight, norm.bias))
+        weight = weight * np.ones(mean.shape)
+        return scaled * weight + bias, variance / per_channel**2 * weight**2
 
     def _attention(self, name: str, op: AttentionOp) -> None:
         for stream in op.streams:

@@ -59,7 +59,8 @@ def verify_tensors(graph: TensorGraph) -> None:
     _require(nx.is_directed_acyclic_graph(graph.graph), place, "the tensor graph has a cycle")
     steps = len(graph.timesteps)
     for name, op in graph.of(StreamOp):
-        _require(op.table.shape == (steps, op.channels), name, "its table has the wrong shape")
+        fits = op.table.shape in {(steps, rows, op.channels) for rows in (1, graph.images)}
+        _require(fits, name, "its table has the wrong shape")
         _require(np.isfinite(op.table).all(), name, "its table is not finite")
         _require(op.linears or op.adds, name, "nothing writes it")
         if op.offset is not None:
@@ -143,7 +144,8 @@ def verify_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
     for name, raw in network.streams.items():
         table = tensors[raw.table]
         _require(table.dtype == np.int32, name, "its table is not int32")
-        _require(table.shape == (steps, raw.channels), name, "its table has the wrong shape")
+        rows = (network.images,) if table.ndim == 3 else ()
+        _require(table.shape == (steps, *rows, raw.channels), name, "its table has the wrong shape")
 
 
 def _producers(network: Network) -> dict[str, set[str]]:

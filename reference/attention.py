@@ -12,14 +12,19 @@ from torch import Tensor
 from signmask.hw.spec import numerics
 from signmask.hw.spec.network import Attention, CodeSource
 from signmask.reference import arithmetic
-from signmask.reference.tensors import Reader
+from signmask.reference.tensors import TensorReader
 
 
 class AttentionOperator:
     """softmax(Q K^T) V on int8 codes of raw streams, or of constant keys and values."""
 
     def __init__(
-        self, attention: Attention, out: CodeSource, batch: int, read: Reader, device: torch.device
+        self,
+        attention: Attention,
+        out: CodeSource,
+        batch: int,
+        read: TensorReader,
+        device: torch.device,
     ) -> None:
         if out.channels % attention.heads:
             raise ValueError(

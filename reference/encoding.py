@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from signmask.hw.spec.network import Encoding, Norm
 from signmask.reference import arithmetic
-from signmask.reference.tensors import Reader, read_steps
+from signmask.reference.tensors import TensorReader
 
 
 class Constants(NamedTuple):
@@ -34,7 +35,7 @@ class Moments(NamedTuple):
 class NormTables:
     """Tensors of a group normalisation, and what they make of statistics."""
 
-    def __init__(self, norm: Norm, encoding: Encoding, steps: int, read: Reader) -> None:
+    def __init__(self, norm: Norm, encoding: Encoding, steps: int, read: TensorReader) -> None:
         channels, groups = encoding.channels, norm.groups
         elements = channels * encoding.height * encoding.width
         if channels % groups or elements != norm.count * groups:
@@ -43,8 +44,8 @@ class NormTables:
                 f"groups of {norm.count}; compile the network again."
             )
         self.norm = norm
-        self.gain = read_steps(read, norm.gain, steps, channels)
-        self.offset = read_steps(read, norm.offset, steps, channels)
+        self.gain = read.steps(norm.gain, steps, channels)
+        self.offset = read.steps(norm.offset, steps, channels)
         self.cal_mean = read(norm.cal_mean, steps, groups)
         self.cal_inverse = read(norm.cal_inverse, steps, groups)
         self.cal_sigma = read(norm.cal_sigma, steps, groups)
@@ -98,12 +99,15 @@ class Codes:
 class EncodingOperator:
     """Raw values to int8 codes through constants and a piecewise-linear activation."""
 
-    def __init__(self, encoding: Encoding, steps: int, read: Reader) -> None:
+    def __init__(self, encoding: Encoding, steps: int, batch: int, read: TensorReader) -> None:
         self.encoding = encoding
         self.norm = NormTables(encoding.norm, encoding, steps, read) if encoding.norm else None
         if self.norm is None:
-            self._affine_a = read_steps(read, encoding.affine_a, steps, encoding.channels)
-            self._affine_b = read_steps(read, encoding.affine_b, steps, encoding.channels)
+            a, b = (
+                read.images(name, steps, batch, encoding.channels)
+                for name in (encoding.affine_a, encoding.affine_b)
+            )
+            self._affine_a, self._affine_b = torch.broadcast_tensors(a, b)
         self.slopes = read(encoding.slopes, -1)
         self.segments = self.slopes.numel()
         self.intercepts = read(encoding.intercepts, self.segments)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from signmask.hw.spec.network import CodeSource, Encoding, Linear
 from signmask.reference import arithmetic
-from signmask.reference.tensors import Reader
+from signmask.reference.tensors import TensorReader
 
 FLOAT32_EXACT = 1 << 24  # integer sums up to here are exact in float32
 FLOAT64_EXACT = 1 << 53
@@ -24,7 +24,7 @@ class LinearOperator:
     whatever order, is an exactly representable integer.
     """
 
-    def __init__(self, linear: Linear, source: Encoding | CodeSource, read: Reader) -> None:
+    def __init__(self, linear: Linear, source: Encoding | CodeSource, read: TensorReader) -> None:
         self.linear = linear
         self.source = source
         k, channels = linear.kernel, source.channels

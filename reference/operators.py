@@ -14,7 +14,7 @@ from signmask.reference.delta_encoder import DeltaEncoder
 from signmask.reference.encoding import EncodingOperator
 from signmask.reference.linear import LinearOperator
 from signmask.reference.product import product_operators
-from signmask.reference.tensors import tensor_reader
+from signmask.reference.tensors import TensorReader
 
 Observer = Callable[[str, str, Tensor], None]
 
@@ -35,9 +35,9 @@ class Operators:
         device: torch.device,
     ) -> None:
         self.network, self.batch, self.observer = network, batch, observer
-        read = tensor_reader(tensors, device)
+        read = TensorReader(tensors, device)
         self.tables = {
-            name: read(stream.table, network.steps, stream.channels)
+            name: read.images(stream.table, network.steps, batch, stream.channels)
             for name, stream in network.streams.items()
         }
         self.linears = {
@@ -45,7 +45,7 @@ class Operators:
             for name, linear in network.linears.items()
         }
         self.encodings = {
-            name: EncodingOperator(encoding, network.steps, read)
+            name: EncodingOperator(encoding, network.steps, batch, read)
             for name, encoding in network.encodings.items()
         }
         self.attentions = {

@@ -3,7 +3,7 @@ shape."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,26 +11,17 @@ from torch import Tensor
 
 from signmask.hw.spec.network import Network
 
-Reader = Callable[..., Tensor]
 
+class TensorReader:
+    """The integer tensors of a network on a device, as int64. Raises ValueError for one that is
+    absent, of another type or of another shape."""
 
-def tensor_reader(tensors: Mapping[str, np.ndarray], device: torch.device) -> Reader:
-    """A function (name, *shape) -> int64 tensor that raises ValueError if absent or misshaped.
+    def __init__(self, tensors: Mapping[str, np.ndarray], device: torch.device) -> None:
+        self.tensors, self.device = tensors, device
 
-    A size of -1 accepts any length. With `rows`, a tensor without the first dimension is repeated
-    along it.
-    """
-
-    def read(name: str, *shape: int, rows: bool = False) -> Tensor:
-        if name not in tensors:
-            raise ValueError(f"tensor '{name}' is missing from the network; compile it again.")
-        value = np.asarray(tensors[name])
-        if value.dtype.kind not in "iu":
-            raise ValueError(
-                f"tensor '{name}' is of type {value.dtype}; integers are required, compile again."
-            )
-        if rows and value.ndim == len(shape) - 1:
-            value = np.broadcast_to(value, (shape[0], *value.shape))
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """A tensor of that shape; a size of -1 accepts any length."""
+        value = self._find(name)
         if len(value.shape) != len(shape) or any(
             want not in (size, -1) for size, want in zip(value.shape, shape, strict=False)
         ):
@@ -38,14 +29,36 @@ def tensor_reader(tensors: Mapping[str, np.ndarray], device: torch.device) -> Re
                 f"tensor '{name}' has shape {value.shape} where the network needs {shape}; "
                 "compile it again."
             )
-        return torch.tensor(value.astype(np.int64), device=device)
+        return torch.tensor(value.astype(np.int64), device=self.device)
 
-    return read
+    def steps(self, name: str, steps: int, channels: int) -> Tensor:
+        """(steps, channels) of a tensor that has a row per step, or one for all of them."""
+        if self._find(name).ndim == 1:
+            return self(name, channels).expand(steps, channels)
+        return self(name, steps, channels)
 
+    def images(self, name: str, steps: int, batch: int, channels: int) -> Tensor:
+        """(steps, batch or 1, 1, 1, channels) of a tensor (steps, images, channels), whose rows are
+        repeated for the batch, or of one that `steps` takes."""
+        if self._find(name).ndim < 3:
+            return self.steps(name, steps, channels)[:, None, None, None]
+        rows = self(name, steps, -1, channels)
+        if batch % rows.shape[1]:
+            raise ValueError(
+                f"tensor '{name}' differs between {rows.shape[1]} images and the batch is {batch}; "
+                "choose a multiple."
+            )
+        return rows.repeat(1, batch // rows.shape[1], 1)[:, :, None, None]
 
-def read_steps(read: Reader, name: str, steps: int, channels: int) -> Tensor:
-    """(steps, channels) of a tensor that has a row per step, or one for all of them."""
-    return read(name, steps, channels, rows=True)
+    def _find(self, name: str) -> np.ndarray:
+        if name not in self.tensors:
+            raise ValueError(f"tensor '{name}' is missing from the network; compile it again.")
+        value = np.asarray(self.tensors[name])
+        if value.dtype.kind not in "iu":
+            raise ValueError(
+                f"tensor '{name}' is of type {value.dtype}; integers are required, compile again."
+            )
+        return value
 
 
 def check_input(network: Network, batch: int, index: int, codes: np.ndarray) -> None:

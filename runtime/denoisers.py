@@ -28,7 +28,7 @@ class Conditioned(nn.Module):
     """A denoiser with its conditions: forward(sample, timestep) gives the predicted noise.
 
     sample float32 (images, channels, height, width), timestep (1,) or (images,). `conditions` by
-    keyword, dotted where nested; one row for all images, or a row for each. `part` names the
+    keyword, dotted where nested; image i has row i modulo their number. `part` names the
     denoiser in the names of its operators; `frames` images make one sample of a video model. Raises
     RunError where rows and images differ.
     """
@@ -65,16 +65,17 @@ class Conditioned(nn.Module):
         images = sample.shape[0]
         keywords: dict[str, Any] = {}
         for name, value in self.conditions.items():
-            if value.shape[0] not in (1, images):
+            rows = value.shape[0]
+            if images % rows:
                 raise RunError(
-                    f"condition '{name}' has {value.shape[0]} rows for {images} images; give one "
-                    "row, or one for each image."
+                    f"condition '{name}' has {rows} rows for {images} images; give one row, or "
+                    "a multiple of them as images."
                 )
             *folders, last = name.split(".")
             inner = keywords
             for folder in folders:
                 inner = inner.setdefault(folder, {})
-            inner[last] = value.expand(images, *value.shape[1:])
+            inner[last] = value.repeat(images // rows, *[1] * (value.ndim - 1))
         timestep = torch.as_tensor(timestep).reshape(-1).expand(images)
         result = self.get_submodule(self.part)(sample, timestep, return_dict=False, **keywords)
         return result[0] if isinstance(result, tuple) else result

@@ -169,8 +169,9 @@ class Session:
             start = self.scheduler.initial(noise(seed, images, self.shape))
         if images % network.images:
             raise RunError(
-                f"'{network.name}' makes videos of {network.images} frames and {images} images are "
-                f"asked for; use --images {-(-images // network.images) * network.images}."
+                f"'{network.name}' makes {network.images} images at once (frames of a video, or "
+                f"images with conditions of their own) and {images} are asked for; use --images "
+                f"{-(-images // network.images) * network.images}."
             )
         steps = network.steps if first is None else first
         if not 1 <= steps <= network.steps:

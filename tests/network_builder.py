@@ -64,11 +64,13 @@ class NetworkBuilder:
 
     def stream(
         self, name: str, channels: int, height: int, width: int, adds: tuple[str, ...] = (),
-        bits: int = 16, offset: int = 0,
+        bits: int = 16, offset: int = 0, own: bool = False,
     ) -> str:  # fmt: skip
-        """`offset`: rows of a constant that varies over positions, and is part of it."""
+        """`offset`: rows of a constant that varies over positions, and is part of it. `own`: images
+        have tables of their own."""
         bias = self.rng.normal(0, 0.2, channels)
-        walk = np.cumsum(self.rng.normal(0, 0.03, (self.steps, channels)), 0)
+        rows = (self.images, channels) if own else (channels,)
+        walk = np.cumsum(self.rng.normal(0, 0.03, (self.steps, *rows)), 0)
         table = self._put(f"{name}.table", (bias + walk) * self.deviation, np.int32)
         delta_bits = 3 + self.knobs.grid_bits
         self.streams[name] = Stream(
@@ -119,15 +121,16 @@ class NetworkBuilder:
     def encoding(
         self, name: str, streams: tuple[str, ...], groups: int = 0, activation: str = "",
         stat_shift: int = 0, token: Literal["", "layer", "rms"] = "", changing: bool = False,
-        factor: bool = False,
+        factor: bool = False, own: bool = False,
     ) -> str:  # fmt: skip
         """`groups` 0: no norm. `activation`: "" (one segment), "relu" or "silu". `token`: a norm of
         each position. `changing`: scale and bias, or gain and offset, have a row for each step.
-        `factor`: of a product."""
+        `factor`: of a product. `own`: images have scales and biases of their own."""
         first = self.streams[streams[0]]
         channels = sum(self.streams[s].channels for s in streams)
         norm, token_norm, z_unit, gain = None, None, self.deviation, 2.0**Z_SHIFT
         rows = (self.steps, channels) if changing else (channels,)
+        rows = (self.steps, self.images, channels) if own else rows
         if groups:
             norm = self._norm(name, first, channels, groups, stat_shift, rows)
             z_unit = 1 << Z_FRACTION
@@ -234,7 +237,7 @@ def placed(
 ) -> Encoding:
     """The encoding in the mode that the dataflow, and what it does, leave."""
     flow = knobs.dataflow
-    changing = encoding.affine_a and tensors[encoding.affine_a].ndim == 2
+    changing = encoding.affine_a and tensors[encoding.affine_a].ndim > 1
     if flow == "mask" and (encoding.token_norm or changing):
         flow = "restore"
     return replace(encoding, mode="dense" if factor else flow)

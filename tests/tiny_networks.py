@@ -153,6 +153,31 @@ def video(
     return b.build()
 
 
+def labelled(
+    seed: int = 0, knobs: Knobs | None = None, steps: int = 4, size: int = 4, images: int = 2,
+) -> Built:  # fmt: skip
+    """Images with conditions of their own: in the tables of streams that are summed, normalised and
+    joined, and in the scales that follow a norm of tokens and none. No channels fill a group."""
+    b = NetworkBuilder("labelled", seed, steps, knobs or Knobs())
+    b.images = images
+    b.source("input", 3, size, size)
+    b.stream("stem", 20, size, size, own=True)
+    b.linear("conv_in", "input", "stem")
+    b.encoding("act_1", ("stem",), groups=4, activation="silu")
+    b.stream("body", 20, size, size, adds=("stem",), own=True)
+    b.linear("conv_1", "act_1", "body")
+    b.linear("conv_1b", "act_1", "body", kernel=1)
+    b.encoding("modulated", ("body",), token="layer", own=True)
+    b.stream("branch", 36, size, size)
+    b.linear("conv_2", "modulated", "branch")
+    b.encoding("gated", ("branch",), own=True)
+    b.stream("joined", 20, size, size, adds=("body",))
+    b.linear("conv_3", "gated", "joined")
+    b.encoding("act_out", ("joined",), groups=4, activation="silu")
+    b.linear("conv_out", "act_out", channels=3)
+    return b.build()
+
+
 NETWORKS = {
     "minimal": minimal, "residual": residual, "unet": unet, "transformer": transformer,
 }  # fmt: skip

@@ -35,6 +35,8 @@ class EncodingEmitter:
         self.masked = context.masked and encoding.mode == "mask"
         self.restoring = context.phase == "delta" and encoding.mode == "restore"
         self.words = layout.plane_words(encoding)
+        self.shared = layout.shares_constants(encoding)
+        self.images = 1 if self.shared else layout.batch
         self.part_planes = layout.encoding_planes(encoding)
         self.segments = context.load_parameters(f"segment_table/{encoding.name}", 3, 8)
         self.constants = self._gain() if self.masked else self._constants()
@@ -46,8 +48,7 @@ class EncodingEmitter:
 
     def _gain(self) -> Block:
         """Gains A written by PREPARE."""
-        images = self.context.layout.batch if self.encoding.norm else 1
-        words = sum(self.part_planes) * images
+        words = sum(self.part_planes) * self.images
         return self.context.load_parameters(f"gain/{self.encoding.name}", words, 4)
 
     def _constants(self) -> Block:
@@ -55,9 +56,9 @@ class EncodingEmitter:
         context, encoding = self.context, self.encoding
         planes = sum(self.part_planes)
         if not encoding.norm:
-            return context.load_rows(f"affine/{encoding.name}", 2 * planes)
+            return context.load_rows(f"affine/{encoding.name}", 2 * planes * self.images)
         block = context.allocate(
-            "parameter", 2 * planes * context.layout.batch, f"constants of '{encoding.name}'"
+            "parameter", 2 * planes * self.images, f"constants of '{encoding.name}'"
         )
         sums = [self._sums(name) for name in encoding.streams]
         tables = {
@@ -117,7 +118,7 @@ class EncodingEmitter:
         return {
             "accumulator": source.start, "words": piece.planes * piece.count,
             "planes": piece.planes, "images": layout.batch if whole else 1,
-            "segments": self.segments.start, "shared_constants": int(encoding.norm is None),
+            "segments": self.segments.start, "shared_constants": int(self.shared),
             "z_shift": encoding.z_shift, "code_shift": encoding.code_shift,
             "input": operand.start, "spill": int(layout.network.knobs.overflow == "spill"),
             "lanes": lanes, "source": layout.source_number[encoding.name],
@@ -132,12 +133,14 @@ class EncodingEmitter:
         codes = context.allocate("accumulator", size, f"codes of '{name}'")
         if self.restoring:
             context.load_raw(f"x/{name}", first, codes, 1, Traffic.CODES)
-        images = 1 if encoding.norm is None else context.layout.batch
+        first_constant = piece.plane * self.images
+        if not self.shared:
+            first_constant += piece.start // context.layout.positions(encoding)
         context.builder.emit(
             "ENCODE_RAW",
             self._fields(piece, source, operand, lanes)
             | {
-                "constants": self.constants.start + 2 * piece.plane * images,
+                "constants": self.constants.start + 2 * first_constant,
                 "constants_stride": 2, "low": encoding.low, "high": encoding.high,
                 "codes": codes.start, "difference": int(self.restoring), "previous": codes.start,
             },
@@ -167,12 +170,11 @@ class EncodingEmitter:
             context.load_outliers(limit=0)
         if knobs.loop == "carry":
             self._load_bits("residue", knobs.carry_bits, plane, mask, residue=1)
-        images = 1 if encoding.norm is None else layout.batch
         context.builder.emit(
             "ENCODE_MASK",
             fields
             | {
-                "gain": self.constants.start + plane * images, "mask": mask.start,
+                "gain": self.constants.start + plane * self.images, "mask": mask.start,
                 "loop": LOOPS.index(knobs.loop), "carry_bits": knobs.carry_bits,
             },
             reads=[source, self.constants, self.segments, mask],
@@ -232,9 +234,7 @@ class EncodingEmitter:
         context, layout = self.context, self.context.layout
         planes = layout.planes(stream.channels)
         most = max(1, context.pads["accumulator"].words // (4 * planes))
-        step = self.words if self.words <= most else most
-        for start in range(0, self.words, step):
-            count = min(step, self.words - start)
+        for start, count in self._spans(most):
             block = context.allocate(
                 "accumulator", planes * count, f"normalised tokens of '{self.encoding.name}'"
             )
@@ -269,6 +269,18 @@ class EncodingEmitter:
                     part = block.part(plane * count, count)
                     context.free(self.encode(piece, part, lanes))
             context.free(block)
+
+    def _spans(self, most: int) -> list[tuple[int, int]]:
+        """(first word, count) of at most `most` words of a plane: all of them at once where they
+        fit, otherwise those of one image where images have constants of their own."""
+        if self.words <= most:
+            return [(0, self.words)]
+        whole = self.words // self.images
+        return [
+            (image + start, min(most, whole - start))
+            for image in range(0, self.words, whole)
+            for start in range(0, whole, most)
+        ]
 
     def finish(self) -> None:
         """All parts are encoded: the operand is ready, the engine may replay it."""

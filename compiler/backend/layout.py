@@ -118,8 +118,8 @@ class Layout:
         return linear.kernel**2 * sum(run.blocks * run.planes for run in self.runs(linear))
 
     def key_shape(self, attention: Attention) -> tuple[int, int]:
-        """(rows, tokens) of keys and values: a row for each image, or one for all; over frames a
-        row for each position of each video."""
+        """(rows, tokens) of keys and values: a row for each image; of constants one for all or for
+        each of Network.images; over frames a row for each position of each video."""
         if attention.keys:
             rows, tokens, _ = self.tensors[attention.keys].shape
             return rows, tokens
@@ -136,6 +136,16 @@ class Layout:
     def slack(self, item: Stream | Encoding | CodeSource, frames: int) -> int:
         """Words behind an operand that is read every so many words, from any of the first on."""
         return max(self.positions(item), frames) if frames else 0
+
+    def table_images(self, stream: Stream) -> int:
+        """Rows of a stream's table for one step and plane: one for each image, or one for all."""
+        return self.batch if self.tensors[stream.table].ndim == 3 else 1
+
+    def shares_constants(self, encoding: Encoding) -> bool:
+        """Whether all images have the same constants A, B."""
+        if encoding.norm is not None:
+            return False
+        return all(self.tensors[x].ndim < 3 for x in (encoding.affine_a, encoding.affine_b))
 
     def row_stride(self, region: str) -> int:
         """Bytes between the rows of a table of constants, 0 where one row serves all steps."""
@@ -209,15 +219,15 @@ class Layout:
             else:
                 self._put(f"weights/{linear.name}", "weights", self._packed_weights(linear))
             if linear.out:
-                multiplier = self.tensors[linear.multiplier]
                 planes = self.planes(linear.out_channels)
-                self._put(
-                    f"multiplier/{linear.name}", "tables", self._pad(multiplier, planes, np.int16)
-                )
+                multiplier = self._pad(self.tensors[linear.multiplier], planes, np.int16)
+                images = self.table_images(self.network.streams[linear.out])
+                words = multiplier.reshape(-1, self.group).repeat(images, axis=0)
+                self._put(f"multiplier/{linear.name}", "tables", words)
         for stream in self.network.streams.values():
             planes = self.planes(stream.channels)
             table = self._pad(self.tensors[stream.table], planes, np.int32)
-            self._put(f"table/{stream.name}", "tables", table)
+            self._put_rows(f"table/{stream.name}", self._by_plane(table), steps=True)
             self.map.allocate(f"descriptor/{stream.name}", "descriptor", 8 * len(isa.STREAM_FIELDS))
             self._content[f"descriptor/{stream.name}"] = np.zeros(0, np.uint8)
             if stream.offset:
@@ -240,14 +250,19 @@ class Layout:
         split = padded.reshape(rows, positions, planes, self.group).transpose(2, 0, 1, 3)
         return np.tile(split, (1, self.batch // rows, 1, 1))
 
+    def _by_plane(self, table: np.ndarray) -> np.ndarray:
+        """Padded constants (steps, channels) or (steps, images, channels) as (steps, words, n),
+        [plane][image of the batch] with images."""
+        words = table.reshape(*table.shape[:-1], -1, self.group)
+        if table.ndim == 2:
+            return words
+        steps, rows, planes, _ = words.shape
+        tiled = np.tile(words.swapaxes(1, 2), (1, 1, self.batch // rows, 1))
+        return tiled.reshape(steps, planes * self.batch, self.group)
+
     def _keys(self, codes: np.ndarray) -> np.ndarray:
         """[plane][row][token][lane] int8 of constant keys or values."""
         rows, tokens, channels = codes.shape
-        if rows not in (1, self.batch):
-            raise CompileError(
-                f"the conditions are those of {rows} images and the batch is {self.batch}; compile "
-                f"with --batch {rows}, or with one condition for all images."
-            )
         padded = self._pad(codes, self.planes(channels), np.int8)
         split = padded.reshape(rows, tokens, -1, self.group).transpose(2, 0, 1, 3)
         return np.ascontiguousarray(split)
@@ -317,19 +332,22 @@ class Layout:
                     tensors[getattr(norm, key)].astype(np.int64),
                 )  # fmt: skip
         else:
-            a, b = np.broadcast_arrays(tensors[encoding.affine_a], tensors[encoding.affine_b])
-            a, b = (self._pad_parts(x, encoding, np.int64) for x in (a, b))
-            self._put_rows(f"affine/{encoding.name}", self._interleave(a, b), a.ndim == 2)
-            self._put(f"cal_a/{encoding.name}", "tables", a)
-            self._put(f"cal_b/{encoding.name}", "tables", b)
+            self._affine(encoding)
         name = f"descriptor/{encoding.name}"
         self.map.allocate(name, "descriptor", 8 * len(isa.BOUNDARY_FIELDS))
         self._content[name] = np.zeros(0, np.uint8)
 
-    def _interleave(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Words A, B of each plane in turn, (..., planes, 2, n)."""
-        shape = (*a.shape[:-1], -1, self.group)
-        return np.stack([a.reshape(shape), b.reshape(shape)], axis=-2)
+    def _affine(self, encoding: Encoding) -> None:
+        """Fixed constants: words A, B of each plane in turn, with images of each image of a plane,
+        for ENCODE_RAW; those that masks know for the engine."""
+        a, b = self.tensors[encoding.affine_a], self.tensors[encoding.affine_b]
+        if {a.ndim, b.ndim} == {2, 3}:
+            a, b = (x if x.ndim == 3 else x[:, None] for x in (a, b))
+        a, b = (self._pad_parts(x, encoding, np.int64) for x in np.broadcast_arrays(a, b))
+        pair = np.stack([self._by_plane(np.atleast_2d(x)) for x in (a, b)], axis=2)
+        self._put_rows(f"affine/{encoding.name}", pair, a.ndim > 1)
+        for key, table in (("cal_a", a), ("cal_b", b)):
+            self._put(f"{key}/{encoding.name}", "tables", table)
 
     def _state(self) -> None:
         """Regions that steps write."""

@@ -43,8 +43,9 @@ def lower(
         )
     if batch % network.images:
         raise CompileError(
-            f"'{network.name}' joins the {network.images} frames of a video and the batch is "
-            f"{batch}; compile with --batch {-(-batch // network.images) * network.images}."
+            f"'{network.name}' is made for {network.images} images at once (frames of a video, or "
+            f"images with conditions of their own) and the batch is {batch}; compile with --batch "
+            f"{-(-batch // network.images) * network.images}."
         )
     if config.profile != "int":
         raise CompileError(

@@ -14,6 +14,7 @@ from signmask.hw.spec.isa import Step, Traffic
 from signmask.hw.spec.network import CodeSource, Encoding, Linear, Stream
 
 NO_MULTIPLIER = 63
+MOST_PLANES = 255  # of an instruction
 
 
 def emit_matmul(
@@ -142,15 +143,16 @@ class StreamEmitter:
         size = layout.output_planes(stream.channels) * self.words
         # None: the stream passes through the scratchpad chunk by chunk.
         self.block = context.try_resident(stream.name, size)
+        self.images = layout.table_images(stream)
+        entries = self.planes * self.images
         self.multipliers = [
-            context.load_parameters(f"multiplier/{item.name}", self.planes, 2)
-            for item in self.linears
+            context.load_parameters(f"multiplier/{item.name}", entries, 2) for item in self.linears
         ]
-        row = self.planes * layout.group * 4
         table = f"table/{stream.name}"
-        self.tables = [context.load_parameters(table, self.planes, 4, Step.NOW, row)]
+        row = layout.row_stride(table)
+        self.tables = [context.load_parameters(table, entries, 4, Step.NOW, row)]
         if context.masked:
-            self.tables.append(context.load_parameters(table, self.planes, 4, Step.LAST, row))
+            self.tables.append(context.load_parameters(table, entries, 4, Step.LAST, row))
         self.sums: Block | None = None
         if not context.masked and stream.name in layout.normed_streams():
             self.sums = context.allocate(
@@ -263,28 +265,38 @@ class StreamEmitter:
         context, layout = self.context, self.context.layout
         has_last = final and context.masked
         sums = self.sums if final else None
-        images = layout.batch
+        batch = layout.batch
         shift = NO_MULTIPLIER if linear is None else self.linears[linear].shift
-        multiplier = 0 if linear is None else self.multipliers[linear].start + chunk.first
+        multipliers = 0 if linear is None else self.multipliers[linear].start
         reads = [words, *self.multipliers, *self.tables, *([carry] if carry else [])]
-        context.builder.emit(
-            "REQUANTISE",
-            {
-                "accumulator": words.start, "words": words.words, "planes": chunk.planes,
-                "images": images, "multiplier": multiplier, "shift": shift,
-                "has_table": int(final), "has_last": int(has_last),
-                "now": self.tables[0].start + chunk.first if final else 0,
-                "last": self.tables[1].start + chunk.first if has_last else 0,
-                "has_add": int(carry is not None), "add": carry.start if carry else 0,
-                "bits": self.stream.bits if final else 0, "has_sums": int(sums is not None),
-                "sums": sums.start + 2 * chunk.first * images if sums else 0,
-                "stat_shift": stat_shift(context, self.stream),
-                "lanes": context.lanes(self.stream.channels, chunk),
-                "stream": layout.stream_number[self.stream.name],
-            },
-            reads=reads,
-            writes=[words, *([sums] if sums else [])],
-        )  # fmt: skip
+        for first, planes in self._pieces(chunk):
+            at = (first - chunk.first * self.images) * self.words // self.images
+            context.builder.emit(
+                "REQUANTISE",
+                {
+                    "accumulator": words.start + at,
+                    "words": planes * self.words // self.images, "planes": planes,
+                    "images": batch // self.images,
+                    "multiplier": 0 if linear is None else multipliers + first, "shift": shift,
+                    "has_table": int(final), "has_last": int(has_last),
+                    "now": self.tables[0].start + first if final else 0,
+                    "last": self.tables[1].start + first if has_last else 0,
+                    "has_add": int(carry is not None), "add": carry.start + at if carry else 0,
+                    "bits": self.stream.bits if final else 0, "has_sums": int(sums is not None),
+                    "sums": sums.start + 2 * first * (batch // self.images) if sums else 0,
+                    "stat_shift": stat_shift(context, self.stream),
+                    "lanes": context.lanes(self.stream.channels, chunk),
+                    "stream": layout.stream_number[self.stream.name],
+                },
+                reads=reads,
+                writes=[words, *([sums] if sums else [])],
+            )  # fmt: skip
+
+    def _pieces(self, chunk: Chunk) -> list[tuple[int, int]]:
+        """(first, number) of the planes that an instruction requantises. Where images have tables
+        of their own, the part of a plane that is an image's counts as a plane."""
+        first, end = (x * self.images for x in (chunk.first, chunk.first + chunk.planes))
+        return [(at, min(MOST_PLANES, end - at)) for at in range(first, end, MOST_PLANES)]
 
     def _store(self, chunk: Chunk, target: Block) -> None:
         context, stream = self.context, self.stream

@@ -57,7 +57,7 @@ def attention(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     a, b, c = (builder.own_stream(x, shared=shared.count(x.streams) > 1).streams[0] for x in values)
     sizes = q.layout.sizes
     op = AttentionOp(a, b, c, heads, scale, q.channels, sizes["h"], sizes["w"], frames=frames)
-    builder.frames = max(builder.frames, frames)
+    builder.images = max(builder.images, frames)
     return Value(q.layout, source=builder.add(builder.at, op))
 
 
@@ -71,6 +71,7 @@ def _cross(
     keys, values = keys[:, kept], values[:, kept]
     if (keys == keys[:1]).all() and (values == values[:1]).all():
         keys, values = keys[:1], values[:1]
+    builder.images = max(builder.images, len(keys))
     sizes = q.layout.sizes
     stream = builder.own_stream(q, shared=False).streams[0]
     op = AttentionOp(

@@ -43,9 +43,11 @@ These compositions are recognised and become one operator:
   offset, into weights, into tables, or stay as gain and offset of an encoding.
 * A constant that varies over positions (position embedding, image condition) may be added if it is
   the same at all timesteps; a product with one is refused.
-* Inputs besides the sample and the timestep are conditions, constants of a compiled program. Keys
-  and values of cross-attention may differ from image to image of the exported batch; elsewhere
-  conditions must be equal.
+* Inputs besides the sample and the timestep are conditions, constants of a compiled program. They
+  may differ from image to image of the exported batch (two class labels, a prompt and its empty
+  counterpart): a batch is then a multiple of these images. Tables and the scales behind a norm of
+  tokens keep a row for each image; where the scale behind a group norm differs, what the norm gives
+  becomes a stream of its own first.
 * Where an attention joins the images of a batch at each position, they are frames of a video, and
   what is added to them may differ from frame to frame.
 

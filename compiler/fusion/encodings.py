@@ -96,7 +96,8 @@ def batch_norm(builder: GraphBuilder, operands: Operands, call: Call) -> tuple[V
         operands.vector(given.get(n), value.channels, d) for n, d in defaults.items()
     )
     gain = weight / np.sqrt(variance + given["eps"])
-    return (added(builder, multiplied(builder, value, gain[None]), (bias - gain * mean)[None]),)
+    scaled = multiplied(builder, value, gain[None, None])
+    return (added(builder, scaled, (bias - gain * mean)[None, None]),)
 
 
 Parameters = Callable[[Call], Activation]

@@ -32,16 +32,15 @@ def rows_of(weight: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 class GraphBuilder:
     """A TensorGraph in construction. `at` is the call being fused: new nodes are named after it.
-    `frames` is the number of images that attention joins, or 1; `differing` holds the refusal of
-    each call that adds a constant which differs from image to image, should they not be frames."""
+    `images` is the number of images that belong together, because attention joins them or because
+    constants differ between them, or 1."""
 
     def __init__(self, calls: CallGraph, steps: int) -> None:
         self.calls, self.steps = calls, steps
         self.graph = nx.DiGraph()
         self.encodings: dict[tuple[Any, ...], str] = {}
         self.at = ""
-        self.frames = 1
-        self.differing: dict[str, Reject] = {}
+        self.images = 1
 
     def add(self, name: str, op: TensorOp) -> str:
         """A new node; the name that it got."""
@@ -86,7 +85,7 @@ class GraphBuilder:
         name = name or self.at
         channels = weight.shape[0]
         offset = np.zeros(channels) if bias is None else bias.astype(np.float64)
-        table = np.repeat(offset[None], self.steps, axis=0)
+        table = np.repeat(offset[None, None], self.steps, axis=0)
         source = self.encoded(value, name)
         weight, padding = _embedded(weight, value.padding, padding)
         op = LinearOp(source, "", weight, stride, padding, value.upsample, groups=groups)
@@ -143,7 +142,7 @@ class GraphBuilder:
         return value
 
     def with_constants(self, value: Value, table: np.ndarray, offset: np.ndarray | None) -> Value:
-        """The stream `value` plus a (steps, channels) table and an `offset` as StreamOp has it."""
+        """The stream `value` plus a `table` and an `offset` as StreamOp has them."""
         stream = self.op(value.streams[0])
         if value.exclusive:
             stream.table = stream.table + table
@@ -163,7 +162,8 @@ class GraphBuilder:
             return replace(twice, exclusive=twice.exclusive and self.used_once())
         a, b = self.as_stream(a), self.as_stream(b, sign)
         base = self.op(a.streams[0])
-        joined = StreamOp(base.channels, base.height, base.width, np.zeros_like(base.table))
+        table = np.zeros((self.steps, 1, base.channels))
+        joined = StreamOp(base.channels, base.height, base.width, table)
         name = self.add(self.at, joined)
         for value in (a, b):
             old = value.streams[0]
@@ -201,18 +201,19 @@ class GraphBuilder:
             for op in map(self.op, self.graph)
         )
         fits = stream is not None and not stream.adds and len(stream.linears) == 1
-        if stream is None or used or not fits or stream.offset is not None:
+        varies = stream is not None and (stream.offset is not None or stream.table.shape[1] > 1)
+        if stream is None or used or not fits or varies:
             value = self.identity(value)
             stream = self.op(value.streams[0])
         name: str = stream.linears[0]
         linear: LinearOp = self.op(name)
-        linear.out, linear.table = "", stream.table
+        linear.out, linear.table = "", stream.table[:, 0]
         self.graph.remove_node(value.streams[0])
         if (order != np.arange(len(order))).any():
             if linear.groups > 1:
                 linear.weight, linear.groups = _dense(linear.weight, linear.groups), 1
             linear.weight = rows_of(linear.weight, order)
-            linear.table = stream.table[:, order]
+            linear.table = linear.table[:, order]
         return name
 
     def connect(self, output: str) -> None:

@@ -169,9 +169,9 @@ def divide(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     divisor = operands.spread(call.args[1], value.layout)
     if (divisor == 0).any():
         raise Reject("it divides by zero", "divide by other constants")
-    if divisor.shape[1] * divisor.shape[2] > 1:
+    if divisor.shape[2] > 1:
         raise Reject("it divides by a constant that varies over positions", "divide channels only")
-    return multiplied(builder, value, 1.0 / divisor[:, 0, 0])
+    return multiplied(builder, value, 1.0 / divisor[:, :, 0])
 
 
 def square(builder: GraphBuilder, operands: Operands, call: Call) -> Value:

@@ -79,18 +79,6 @@ class Operands:
             spread = first if (spread == first).all() else spread
         return spread
 
-    def differing(self, argument: Ref) -> Reject:
-        """The refusal of a constant that differs from image to image."""
-        if argument.name in self.calls.parameters:
-            return Reject(
-                f"the images have unequal constants in '{argument.name}'",
-                "treat all images of a batch alike, unless they are frames that attention joins",
-            )
-        return Reject(
-            f"conditions of the images differ in '{argument.name}'",
-            "compile for one image or equal conditions",
-        )
-
     def vector(self, argument: Any, channels: int, default: float) -> np.ndarray:
         """(channels,) that is the same at all timesteps; all `default` where it is None."""
         if argument is None:

@@ -121,7 +121,9 @@ def selected(
         streams, exclusive = _streams(builder, call, value, index)
     if not streams:
         return replace(_through_codes(builder, value, layout, index), exclusive=True)
-    affine = value.affine and AffineOp(value.affine.gain[:, index], value.affine.offset[:, index])
+    affine = value.affine and AffineOp(
+        value.affine.gain[..., index], value.affine.offset[..., index]
+    )
     return replace(
         value, layout=layout, streams=streams, affine=affine,
         exclusive=exclusive and value.is_stream,
@@ -169,7 +171,7 @@ def _divided(builder: GraphBuilder, name: str, index: np.ndarray) -> str:
     stream: StreamOp = builder.op(name)
     offset = None if stream.offset is None else stream.offset[..., index]
     new = replace(
-        stream, channels=len(index), table=stream.table[:, index], offset=offset, linears=[]
+        stream, channels=len(index), table=stream.table[..., index], offset=offset, linears=[]
     )
     added = builder.add(builder.at, new)
     for linear in stream.linears:

@@ -106,7 +106,8 @@ def _affine(
     name: str, op: EncodingOp, fraction: int, gain: float | np.ndarray, offset: np.ndarray,
     tensors: Tensors,
 ) -> dict[str, Any]:  # fmt: skip
-    """A and B of real value gain * (integer) + offset; rows of equal steps become one."""
+    """A and B of real value gain * (integer) + offset, either (channels or 1,), (steps, channels)
+    or (steps, images, channels); rows of equal images and of equal steps become one."""
     ideal = np.atleast_1d(np.asarray(gain, np.float64)) * 2.0**fraction
     z_shift = max(0, floor(GAIN_PRECISION - log2(max(float(np.abs(ideal).max()), 1e-12))))
     # B takes 48 bits at most.
@@ -119,6 +120,8 @@ def _affine(
             "grid_bits."
         )
     for key, rows in (("affine_a", a), ("affine_b", b)):
+        if rows.ndim == 3 and (rows == rows[:, :1]).all():
+            rows = rows[:, 0]
         if rows.ndim == 2 and (rows == rows[0]).all():
             rows = rows[0]
         shape = (*rows.shape[:-1], op.channels)

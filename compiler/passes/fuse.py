@@ -46,18 +46,13 @@ def fuse(
         except LayoutError as error:
             remedy = "keep images, channels and positions apart"
             rejections.append(_rejection(calls, name, str(error), remedy))
-    if builder.frames == 1:
-        rejections += [
-            _rejection(calls, name, error.reason, error.remedy)
-            for name, error in builder.differing.items()
-        ]
     if rejections:
         raise UnsupportedOperators(rejections)
     builder.at = "output"
     value, patch, order = _result(calls, operands)
     output = builder.output(value, order)
     builder.connect(output)
-    return TensorGraph(builder.graph, calls.sample, output, tuple(timesteps), patch, builder.frames)
+    return TensorGraph(builder.graph, calls.sample, output, tuple(timesteps), patch, builder.images)
 
 
 def _rejection(calls: CallGraph, name: str, reason: str, remedy: str) -> Rejection:

@@ -15,14 +15,17 @@ _REASONS: dict[Mode, str] = {
 
 def place_encoding(encoding: Encoding, knobs: Knobs, factor: bool, changing: bool) -> Encoding:
     """The encoding with the preset's mode. `factor`: a product reads it; `changing`: its fixed
-    scale depends on the timestep."""
+    scale depends on the timestep or the image."""
     mode, reason = knobs.dataflow, _REASONS[knobs.dataflow]
     if factor:
         mode, reason = "dense", "its codes go into a product, which works on raw codes"
     elif mode == "mask" and encoding.token_norm:
         mode, reason = "restore", "statistics of each token change: raw values are restored"
     elif mode == "mask" and changing:
-        mode, reason = "restore", "its scale changes with the timestep: raw values are restored"
+        mode, reason = (
+            "restore",
+            "its scale changes with the timestep or the image: raw values are restored",
+        )
     return replace(encoding, mode=mode, reason=reason)
 
 

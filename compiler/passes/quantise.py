@@ -67,9 +67,9 @@ class Quantiser:
     def stream(self, name: str, op: StreamOp) -> Stream:
         """The integer stream; its table holds bias, time embedding and zero points."""
         grid = self.grids[name]
-        table = op.table.copy()
+        table = op.table[:, 0].copy() if op.table.shape[1] == 1 else op.table.copy()
         for linear in op.linears:
-            table -= self.zero_contribution(linear)[None]
+            table -= self.zero_contribution(linear)
         rounded = np.rint(table / grid.step)
         if np.abs(rounded).max() > INT32:
             raise CompileError(f"stream '{name}' has a bias beyond int32; lower grid_bits.")
@@ -155,9 +155,9 @@ def build_network(
                 f"encoding '{n}' keeps {encoding.code_shift} fraction bits, fewer than carry_bits "
                 f"{knobs.carry_bits}; lower carry_bits."
             )
-        changing = encoding.affine_a and tensors[encoding.affine_a].ndim == 2
-        changing = changing or (encoding.affine_b and tensors[encoding.affine_b].ndim == 2)
-        encodings[n] = place_encoding(encoding, knobs, n in factors, bool(changing))
+        affine = (tensors[name] for name in (encoding.affine_a, encoding.affine_b) if name)
+        changing = any(constants.ndim > 1 for constants in affine)
+        encodings[n] = place_encoding(encoding, knobs, n in factors, changing)
     for n, op in graph.of(AttentionOp):
         attentions[n] = build_attention(n, op, formats, grids, q.source_name(n), tensors)
     for n, op in graph.of(ProductOp):

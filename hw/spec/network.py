@@ -37,10 +37,11 @@ class Stream:
 
     y = saturate(sum of requantised accumulators of the Linear operators that name it as `out`
     + table[step] + sum of the streams in `adds`, bits). `scale` is the real value of a grid step,
-    `table` the name of an int32 tensor (steps, channels) of rounded absolute values,
-    `delta_bits` the inlier width of the compressed format of dy. `offset` names an int32 tensor
-    (rows, positions, channels), a constant part of y such as a position embedding, with one row for
-    all images or one for each frame of a video, or is empty.
+    `table` the name of an int32 tensor (steps, channels) of rounded absolute values, or (steps,
+    images, channels) where they differ between images, `delta_bits` the inlier width of the
+    compressed format of dy. `offset` names an int32 tensor (rows, positions, channels), a constant
+    part of y such as a position embedding, with one row for all images or one for each of
+    Network.images, or is empty.
     """
 
     name: str
@@ -100,8 +101,8 @@ class Encoding:
 
     z = saturate(shift_round(A*y + B, z_shift), 24); segment = breaks <= z;
     code = clamp(shift_round(slopes[segment]*z + intercepts[segment], code_shift), low, high).
-    A and B come from `norm`, or are the int64 tensors `affine_a`, `affine_b`, (channels,), or
-    (steps, channels) in an encoding that is not placed in a mask. `breaks`,
+    A and B come from `norm`, or are the int64 tensors `affine_a`, `affine_b`, (channels,), or in an
+    encoding that is not placed in a mask (steps, channels) or (steps, images, channels). `breaks`,
     `slopes`, `intercepts` name int64 tensors of 2**b - 1, 2**b and 2**b entries (or 0, 1, 1). The
     code of real zero is `zero`; real value = scale * (code - zero).
     """
@@ -245,7 +246,8 @@ class Network:
     attentions and products in execution order; a stream is complete once its last Linear (or
     addend) is. With `patch` p, the output's channels are p x p pixels of each position, row by row,
     which the host puts in their places; it leaves out channels beyond those of the input. A batch
-    is a multiple of `images`, the frames that attention joins (1: none)."""
+    is a multiple of `images`, those that belong together: frames that attention joins, or images
+    with conditions of their own (1: none). Image i has the constants of row i modulo `images`."""
 
     name: str
     steps: int

@@ -229,9 +229,9 @@ class _Tensors:
 
     def check(self) -> None:
         """Raise ValueError for the first tensor that does not fit."""
-        network, steps = self.network, self.network.steps
+        network = self.network
         for stream in network.streams.values():
-            self._need(stream.table, INTEGER, steps, stream.channels)
+            self._rows(stream.table, stream.channels, least=2)
             if stream.offset:
                 rows = self._need(stream.offset, INTEGER, -1, _positions(stream), stream.channels)
                 place = f"tensor '{stream.offset}'"
@@ -269,24 +269,23 @@ class _Tensors:
         norm, steps, channels = encoding.norm, self.network.steps, encoding.channels
         if norm is None:
             for name in (encoding.affine_a, encoding.affine_b):
-                rows = self._rows(name, channels)
-                masked = encoding.mode == "mask"
-                require(
-                    not (rows and masked), f"tensor '{name}'", "changes with the step in a mask"
-                )
+                fixed = self._rows(name, channels).ndim == 1 or encoding.mode != "mask"
+                require(fixed, f"tensor '{name}'", "changes with step or image in a mask")
             return
         for name in (norm.gain, norm.offset):
-            self._rows(name, channels)
+            self._rows(name, channels, most=2)
         for name in (norm.cal_mean, norm.cal_inverse, norm.cal_sigma):
             self._need(name, INTEGER, steps, norm.groups)
         for name in (norm.cal_a, norm.cal_b):
             self._need(name, INTEGER, steps, channels)
 
-    def _rows(self, name: str, channels: int) -> bool:
-        """Whether a tensor of channels has a row for each step."""
-        rows = name in self.tensors and self.tensors[name].ndim == 2
-        self._need(name, INTEGER, *((self.network.steps,) if rows else ()), channels)
-        return rows
+    def _rows(self, name: str, channels: int, least: int = 1, most: int = 3) -> np.ndarray:
+        """A tensor (steps, images, channels) of `least` to `most` dimensions: without the images
+        where they are alike, without the steps too where those are."""
+        shape = (self.network.steps, self.network.images, channels)
+        given = self.tensors[name].ndim if name in self.tensors else least
+        needed = {1: shape[2:], 2: (shape[0], channels), 3: shape}
+        return self._need(name, INTEGER, *needed[min(max(given, least), most)])
 
     def _linear(self, linear: Linear) -> None:
         network, out = self.network, linear.out_channels

@@ -15,7 +15,7 @@ from signmask.hw.spec.step import StepResult
 from signmask.reference.attention import AttentionOperator
 from signmask.reference.encoding import EncodingOperator
 from signmask.reference.product import product_operators
-from signmask.reference.tensors import check_input, tensor_reader
+from signmask.reference.tensors import TensorReader, check_input
 from signmask.reference.triton.attention import TritonAttention
 from signmask.reference.triton.device import find_device
 from signmask.reference.triton.encode import Activation, Encoded, Format
@@ -38,9 +38,11 @@ class TritonOperators:
     ) -> None:
         self.network, self.batch, self.device = network, batch, device
         knobs = network.knobs
-        read = tensor_reader(tensors, device)
+        read = TensorReader(tensors, device)
         self.tables = {
-            name: read(stream.table, network.steps, stream.channels).int()
+            name: read.images(stream.table, network.steps, batch, stream.channels)
+            .flatten(1, 3)
+            .int()
             for name, stream in network.streams.items()
         }
         self.offsets = {
@@ -55,7 +57,7 @@ class TritonOperators:
             for name in encoding.streams
         }
         self.encodings = {
-            name: EncodingOperator(encoding, network.steps, read)
+            name: EncodingOperator(encoding, network.steps, batch, read)
             for name, encoding in network.encodings.items()
         }
         self.activations = {

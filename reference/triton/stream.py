@@ -23,7 +23,7 @@ def stream_kernel(
     product_0, product_1, product_2, multiplier_0, multiplier_1, multiplier_2,
     shift_0, shift_1, shift_2, addend_0, addend_1, addend_2, rest, table, table_last, offset,
     y_last, y, dy, sums, saturated,
-    image_positions, channels, offset_rows, stat_shift,
+    image_positions, channels, table_rows, offset_rows, stat_shift,
     PRODUCTS: tl.constexpr, ADDENDS: tl.constexpr, REST: tl.constexpr, OFFSET: tl.constexpr,
     DELTA: tl.constexpr, SUMS: tl.constexpr, BITS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -38,9 +38,10 @@ def stream_kernel(
     valid = (row < image_positions) & known
     here = (image * image_positions + row).to(tl.int64) * channels + channel
 
-    entry = tl.load(table + channel, mask=known, other=0).to(tl.int64)
+    constant = (image % table_rows) * channels + channel
+    entry = tl.load(table + constant, mask=known, other=0).to(tl.int64)
     if DELTA:
-        entry -= tl.load(table_last + channel, mask=known, other=0).to(tl.int64)
+        entry -= tl.load(table_last + constant, mask=known, other=0).to(tl.int64)
     total = entry + tl.zeros((ROWS, COLUMNS), tl.int64)
     if OFFSET:
         at = ((image % offset_rows) * image_positions + row).to(tl.int64) * channels + channel
@@ -102,7 +103,8 @@ def update_stream(
     """(y, dy or None, sums or None) of a stream.
 
     products and addends: (positions, channels), raw values, or changes where `y_last` is given.
-    table, table_last: int32 (channels,). offset: int32 (rows, positions of an image, channels).
+    table, table_last: int32 (images or 1, channels). offset: int32 (rows, positions of an image,
+    channels).
     y and dy: int16 or int32 as `bits` says. sums: int64 (images, channels, 2), of y >> stat_shift
     and of its square. saturated: int32 (1,), added to.
     """
@@ -123,7 +125,7 @@ def update_stream(
         *[p and p.value for p in made], *[p and p.multiplier for p in made],
         *[p.shift if p else 0 for p in made], *added, rest, table, table_last, offset,
         y_last, y, dy, sums, saturated,
-        size, channels, 1 if offset is None else len(offset), stat_shift or 0,
+        size, channels, len(table), 1 if offset is None else len(offset), stat_shift or 0,
         PRODUCTS=min(len(products), MOST), ADDENDS=min(len(addends), MOST),
         REST=rest is not None, OFFSET=offset is not None, DELTA=delta, SUMS=sums is not None,
         BITS=bits, ROWS=ROWS, COLUMNS=COLUMNS,

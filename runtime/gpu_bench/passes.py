@@ -99,7 +99,7 @@ def update_call(bench: Bench, shape: Shape, images: int, name: str, number: int)
     multiplier = torch.full(size[1:], 1024, dtype=torch.int64, device=device)
     product = Product(random_integers(size, 100_000, generator, torch.int32), multiplier, 20)
     addend = random_integers(size, 100, generator, torch.int16)
-    table = torch.zeros(size[1:], dtype=torch.int32, device=device)
+    table = torch.zeros((1, *size[1:]), dtype=torch.int32, device=device)
     saturated = torch.zeros(1, dtype=torch.int32, device=device)
     if name == "update dense":
         return lambda: update_stream(

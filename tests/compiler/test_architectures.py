@@ -246,11 +246,11 @@ def test_prompts_of_a_batch_keep_a_row_each():
     assert {len(op.keys) for _, op in graph.of(AttentionOp) if op.keys is not None} == {2}
 
 
-def test_class_labels_of_a_batch_must_agree():
+@pytest.mark.parametrize("labels", [[2, 2], [2, 5]], ids=["equal", "different"])
+def test_class_labels_of_a_batch_may_differ(labels):
     model, sample = random_weights(adm()), torch.zeros(2, 3, 8, 8)
-    trace(model, TIMESTEPS, (sample, TIME, torch.tensor([2, 2])))
-    with pytest.raises(UnsupportedOperators, match="conditions of the images differ in"):
-        trace(model, TIMESTEPS, (sample, TIME, torch.tensor([2, 5])))
+    graph = check(model, (sample, TIME, torch.tensor(labels)), images=2)
+    assert graph.images == len(set(labels))
 
 
 def test_an_archive_takes_its_conditions_by_name(tmp_path):
@@ -315,7 +315,7 @@ def test_video_transformer():
     assert {len(s.offset) for _, s in graph.of(StreamOp) if s.offset is not None} == {1, 3}
 
 
-def test_constants_of_images_that_are_no_frames_must_agree():
+def test_constants_of_images_may_differ():
     class Places(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -325,8 +325,7 @@ def test_constants_of_images_that_are_no_frames_must_agree():
         def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             return self.conv(self.conv(sample) + self.place)
 
-    with pytest.raises(UnsupportedOperators, match="unequal constants in 'b_place'"):
-        trace(Places(), TIMESTEPS, (torch.zeros(2, 4, 8, 8), TIME))
+    assert check(Places(), (torch.zeros(2, 4, 8, 8), TIME), images=2).images == 2
 
 
 def test_a_sample_of_five_dimensions_is_refused_with_what_to_do():

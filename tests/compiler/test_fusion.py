@@ -356,8 +356,9 @@ def test_patterns_and_their_absence():
 
 def test_a_table_keeps_one_row_per_step():
     graph = trace(build("channel constants"), TIMESTEPS, EXAMPLE)
-    tables = [s.table for _, s in graph.of(StreamOp)] + [graph.op(graph.output).table]
+    tables = [s.table[:, 0] for _, s in graph.of(StreamOp)] + [graph.op(graph.output).table]
     assert all(t.shape == (2, 4) and t.dtype == np.float64 for t in tables)
+    assert all(s.table.shape[1] == 1 for _, s in graph.of(StreamOp))
 
 
 def test_the_page_of_operators_is_that_of_the_patterns():

@@ -26,7 +26,7 @@ from signmask.runtime.cli.main import main
 from signmask.runtime.divergence import Lockstep
 from signmask.runtime.session import Session
 from signmask.sim.machine import Machine
-from tests.tiny_networks import NETWORKS, input_codes
+from tests.tiny_networks import NETWORKS, input_codes, labelled
 
 STEPS = 20
 # Memory latency, near-data latency, of the steps that are executed at it.
@@ -134,6 +134,13 @@ def test_transformer(setting):
     network, tensors = NETWORKS["transformer"](seed=3, knobs=KNOBS[setting], rows=2)
     codes = input_codes(network, 2, seed=5)
     run(lower(network, tensors, NANO, 2), [codes[step] for step in range(3)])
+
+
+@pytest.mark.parametrize("flow", ["restore", "mask"])
+def test_images_with_constants_of_their_own(flow):
+    network, tensors = labelled(knobs=Knobs(dataflow=flow), steps=3)
+    codes = input_codes(network, 2, seed=5)
+    run(lower(network, tensors, NANO, 2), list(codes))
 
 
 def test_every_scratchpad_write_agrees():

@@ -49,5 +49,5 @@ def test_videos_do_not_see_each_other_and_frames_do():
 
 def test_a_batch_of_part_of_a_video_is_refused():
     network, tensors = tiny_networks.video(frames=FRAMES)
-    with pytest.raises(CompileError, match=r"the 3 frames of a video .* compile with --batch 6"):
+    with pytest.raises(CompileError, match=r"made for 3 images at once .* compile with --batch 6"):
         lower(network, tensors, NANO, 4)

@@ -4,7 +4,7 @@ import torch
 from signmask.hw.spec import numerics
 from signmask.hw.spec.network import Attention, CodeSource
 from signmask.reference.attention import AttentionOperator
-from signmask.reference.tensors import tensor_reader
+from signmask.reference.tensors import TensorReader
 
 CPU = torch.device("cpu")
 
@@ -16,7 +16,7 @@ def test_attention_matches_scalar_functions():
     rng = np.random.default_rng(5)
     q, k, v = (rng.integers(-2500, 2500, (2, 1, n, 6)) for n in (4, 3, 3))
     out = CodeSource("o", 6, 2, 2, 1.0, 3)
-    got = AttentionOperator(attention, out, len(q), tensor_reader({}, CPU), CPU)(
+    got = AttentionOperator(attention, out, len(q), TensorReader({}, CPU), CPU)(
         *(torch.from_numpy(x) for x in (q, k, v))
     )
     table = numerics.exponential_table()

@@ -5,7 +5,7 @@ import torch
 from signmask.hw.spec import numerics
 from signmask.hw.spec.network import Knobs
 from signmask.reference.encoding import EncodingOperator
-from signmask.reference.tensors import tensor_reader
+from signmask.reference.tensors import TensorReader
 from tests.network_builder import NetworkBuilder
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ def test_norm_matches_scalar_functions(stat_shift):
     builder.encoding("e", ("a", "b"), groups=3, activation="silu", stat_shift=stat_shift)
     encoding, tensors = builder.encodings["e"], builder.tensors
     norm = encoding.norm
-    operator = EncodingOperator(encoding, 4, tensor_reader(tensors, CPU))
+    operator = EncodingOperator(encoding, 4, 1, TensorReader(tensors, CPU))
     y = np.random.default_rng(0).integers(-2000, 3000, (2, 2, 2, 12))
     live, (last, now) = (
         operator.live(torch.from_numpy(y), 1),

@@ -4,7 +4,7 @@ import torch
 
 from signmask.hw.spec.network import CodeSource, Linear
 from signmask.reference.linear import LinearOperator
-from signmask.reference.tensors import tensor_reader
+from signmask.reference.tensors import TensorReader
 
 CPU = torch.device("cpu")
 
@@ -58,7 +58,7 @@ def test_linear_is_the_padded_sum(options):
     weight = rng.integers(-127, 128, (5, made.kernel, made.kernel, 7)).astype(np.int8)
     operands = rng.integers(-128, 128, (2, 6, 4, 7))
     source = CodeSource("s", 7, 6, 4, 1.0, 0)
-    operator = LinearOperator(made, source, tensor_reader({"w": weight}, CPU))
+    operator = LinearOperator(made, source, TensorReader({"w": weight}, CPU))
     got = operator(torch.from_numpy(operands), -37, 128)
     assert np.array_equal(got.numpy(), naive(operands, weight.astype(np.int64), made, -37))
 
@@ -68,7 +68,7 @@ def test_large_sums_leave_float32():
     operator = LinearOperator(
         linear(1, 1, 4096, 1, kernel=1, padding=0),
         CodeSource("s", 4096, 1, 1, 1.0, 0),
-        tensor_reader({"w": weight}, CPU),
+        TensorReader({"w": weight}, CPU),
     )
     operands = torch.full((1, 1, 1, 4096), 127)
     operands[..., 0] = 126
@@ -81,5 +81,5 @@ def test_impossible_output_size_is_refused():
         LinearOperator(
             linear(6, 6, 7, 5, size=(9, 9)),
             CodeSource("s", 7, 6, 6, 1.0, 0),
-            tensor_reader({"w": weight}, CPU),
+            TensorReader({"w": weight}, CPU),
         )

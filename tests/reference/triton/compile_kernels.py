@@ -23,7 +23,7 @@ from signmask.reference.triton.layout import RUN, TILE
 
 SCALARS = frozenset(
     "pad outputs channels columns height width out_height out_width tiles inputs group_outputs "
-    "most_runs shift_0 shift_1 shift_2 image_positions offset_rows stat_shift positions "
+    "most_runs shift_0 shift_1 shift_2 image_positions table_rows offset_rows stat_shift positions "
     "constants_stride z_shift code_shift low high first elements multiplier shift queries keys "
     "key_rows heads score_multiplier score_shift out_multiplier out_shift zero".split()
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from signmask.hw.spec.network import CodeSource, Linear
 from signmask.reference.linear import LinearOperator
-from signmask.reference.tensors import tensor_reader
+from signmask.reference.tensors import TensorReader
 from signmask.reference.triton.layout import Columns, Operand
 from signmask.reference.triton.linear import Blocks, TritonLinear
 from signmask.reference.triton.tiles import Geometry
@@ -42,7 +42,7 @@ class Case:
 
     def reference(self, values, pad):
         """int64 (outputs, out_channels) of operands (positions, channels)."""
-        read = tensor_reader({"w": self.weight.numpy()}, torch.device("cpu"))
+        read = TensorReader({"w": self.weight.numpy()}, torch.device("cpu"))
         source = self.source
         image = values.reshape(self.images, source.height, source.width, source.channels)
         made = LinearOperator(self.linear, source, read)(image, pad, 256)

@@ -30,7 +30,8 @@ class Case:
         if self.table_last is not None:
             table = table - self.table_last.long()
         shape = (self.products[0].value if self.products else self.addends[0]).shape
-        total = table.expand(shape)
+        size = shape[0] // self.images
+        total = table.expand(self.images, -1).repeat_interleave(size, 0)
         if self.offset is not None:
             repeated = self.offset.long().repeat(self.images // len(self.offset), 1, 1)
             total = total + repeated.reshape(shape)
@@ -82,9 +83,11 @@ def cases(draw, delta):
     if rows and not delta:
         offset = integers(1 << 12, rows, size, channels).int()
     shape = (images * size, channels)
+    constants = (draw(st.sampled_from((1, images))), channels)
     return Case(
         bits, images, tuple(made), tuple(integers(reach, *shape).to(kind) for _ in range(addends)),
-        integers(1 << 12, channels).int(), integers(1 << 12, channels).int() if delta else None,
+        integers(1 << 12, *constants).int(),
+        integers(1 << 12, *constants).int() if delta else None,
         integers(reach, *shape).to(kind) if delta else None, offset,
         draw(st.sampled_from((None, 0, 3) if bits == 16 else (None, 12))),
     )  # fmt: skip
@@ -131,6 +134,6 @@ def test_sums_of_long_images_of_the_largest_values(device):
     top = (1 << 31) - 1
     values = torch.full((2 * 100, 3), top, dtype=torch.int32)
     values[100:] = -top
-    table = torch.zeros(3, dtype=torch.int32)
+    table = torch.zeros((1, 3), dtype=torch.int32)
     case = Case(32, 2, (), (values,), table, None, None, None, 8)
     check(case, device)
