@@ -33,14 +33,15 @@ def trace(model: Any, timesteps: tuple[int, ...], example_inputs: Any = None) ->
     of a .pt2 file. Raises CompileError, and UnsupportedOperators with every operator that does not
     fit.
     """
-    calls = capture(model, example_inputs)
-    verify_calls(calls)
-    calls = normalise(calls)
-    verify_calls(calls)
-    constants = fold_time_path(calls, timesteps)
-    verify_calls(calls)
-    graph = fuse(calls, constants, timesteps)
-    verify_tensors(graph)
+    with one_thread():
+        calls = capture(model, example_inputs)
+        verify_calls(calls)
+        calls = normalise(calls)
+        verify_calls(calls)
+        constants = fold_time_path(calls, timesteps)
+        verify_calls(calls)
+        graph = fuse(calls, constants, timesteps)
+        verify_tensors(graph)
     return graph
 
 

@@ -134,7 +134,12 @@ class PeArray:
         words = products.reshape(positions, planes, n).transpose(1, 0, 2)
         at, stride = f["accumulator"], f["accumulator_stride"]
         if f["accumulate"]:
-            words = words + core.accumulator.read_planes(at, planes, positions, stride)
+            words = words.astype(np.int64) + core.accumulator.read_planes(
+                at, planes, positions, stride
+            )
+            if int(words.max()) >= 1 << 31 or int(words.min()) < -(1 << 31):
+                raise Fault("adds up to more than 32 bits in an accumulator")
+            words = words.astype(np.int32)
         core.accumulator.write_planes(at, np.ascontiguousarray(words), stride)
 
     def _passes(self, g: Geometry, region: np.ndarray) -> int:

@@ -24,6 +24,7 @@ from signmask.hw.spec.numerics import (
     TREND_FRACTION,
     Z_BITS,
 )
+from signmask.hw.spec.widths import EPSILON_LIMIT, PARAMETER_LIMIT, STAT_SHIFT_LIMIT
 
 Tensors = dict[str, np.ndarray]
 Z_STEPS_PER_CODE = 7  # log2
@@ -32,7 +33,6 @@ GAIN_PRECISION = 18  # bits of the largest typical A: five bits are left for unu
 LARGEST = (1 << (Z_BITS - 1)) - 1
 PARAMETER_PRECISION = 45  # bits of the largest B
 TOKEN_FRACTION = 20  # fraction bits of a normalised token
-EPSILON_LIMIT = 1 << 46
 
 
 def stat_shifts(
@@ -45,7 +45,10 @@ def stat_shifts(
     for name, op in graph.of(EncodingOp):
         if op.norm is not None and op.norm.axis == "image":
             count = op.channels // op.norm.groups * op.height * op.width
-            needed[name] = _stat_shift(name, op, count, grids[op.streams[0]], calibration)
+            grid = grids[op.streams[0]]
+            # A channel's sum of squares is a parameter entry of its own.
+            entry = op.height * op.width
+            needed[name] = _stat_shift(name, op, count, grid, calibration, entry)
             shared.add_edges_from((name, stream) for stream in op.streams)
     shifts: dict[str, int] = {}
     for members in nx.connected_components(shared):
@@ -150,11 +153,7 @@ def _token_norm(
     shift = max(24, min(54, ideal - floor(log2(count))))
     scale = count * 2.0 ** (shift - MEAN_FRACTION - RSQRT_FRACTION - stat_shift)
     fields = _affine(name, op, fraction, norm.weight * scale, norm.bias, tensors)
-    epsilon = max(1, int(np.rint(norm.epsilon * count**2 / unit**2)))
-    if epsilon >= EPSILON_LIMIT:
-        raise CompileError(
-            f"normalisation '{name}' has an epsilon beyond 46 bits; lower grid_bits."
-        )
+    epsilon = _epsilon(name, norm, count, unit)
     fields["token_norm"] = TokenNorm(count, epsilon, stat_shift, shift, norm.centred)
     return fields
 
@@ -210,11 +209,10 @@ def _norm(
     }
     for key, table in tables.items():
         tensors[f"{name}.{key}"] = table.astype(np.int64)
-    epsilon = max(1, int(np.rint(norm.epsilon * count**2 / unit**2)))
     return {
         "z_shift": z_shift,
         "norm": Norm(
-            groups=norm.groups, count=count, epsilon=epsilon, gain_shift=gain_shift,
+            groups=norm.groups, count=count, epsilon=_epsilon(name, norm, count, unit), gain_shift=gain_shift,
             mean_shift=mean_shift, stat_shift=stat_shift, gain=f"{name}.gain",
             offset=f"{name}.offset", cal_mean=f"{name}.cal_mean",
             cal_inverse=f"{name}.cal_inverse", cal_sigma=f"{name}.cal_sigma",
@@ -223,14 +221,30 @@ def _norm(
     }  # fmt: skip
 
 
-def _stat_shift(name: str, op: EncodingOp, count: int, grid: Grid, calibration: Calibration) -> int:
-    """Smallest shift that keeps count**2 * (y >> shift)**2 + epsilon below 2**62."""
-    extent = max(calibration.extent(s) for s in op.streams) / grid.step
-    largest = min(2.0 ** (grid.bits - 1), 16 * extent)
-    shift = max(0, ceil(log2(count) + log2(max(largest, 1.0)) - 30.5))
-    if shift > MEAN_FRACTION + 8:
+def _epsilon(name: str, norm: NormOp, count: int, unit: float) -> int:
+    """The norm's epsilon in squares of steps `unit` of a sum over `count` elements."""
+    epsilon = max(1, int(np.rint(norm.epsilon * count**2 / unit**2)))
+    if epsilon >= EPSILON_LIMIT:
         raise CompileError(
-            f"normalisation '{name}' sums {count} elements of up to {largest:.3g}, beyond int64; "
-            "use more groups or smaller images."
+            f"normalisation '{name}' adds {norm.epsilon:g} to variances of values in steps of "
+            f"{unit:.3g}, which takes more than 47 bits; lower grid_bits or its epsilon."
+        )
+    return epsilon
+
+
+def _stat_shift(
+    name: str, op: EncodingOp, count: int, grid: Grid, calibration: Calibration, entry: int = 0
+) -> int:
+    """Smallest shift that keeps count**2 * (y >> shift)**2 + epsilon below 2**62, and the sum of
+    `entry` squares within a parameter entry."""
+    extent = max(calibration.extent(s) for s in op.streams) / grid.step
+    largest = log2(max(1.0, min(2.0 ** (grid.bits - 1), 16 * extent)))
+    shift = max(0, ceil(log2(count) + largest - 30.5))
+    if entry:
+        shift = max(shift, ceil((log2(entry) - log2(PARAMETER_LIMIT)) / 2 + largest))
+    if shift >= STAT_SHIFT_LIMIT:
+        raise CompileError(
+            f"normalisation '{name}' sums {count} elements of up to {2**largest:.3g} steps, beyond "
+            "the hardware's sums; use more groups or smaller images."
         )
     return shift

@@ -5,6 +5,7 @@ from __future__ import annotations
 TOTAL_LIMIT = 1 << 32  # of a group's sum: its square stays below 2**63
 VARIANCE_LIMIT = 1 << 63  # of count * squares + epsilon
 COUNT_LIMIT = 1 << 32
+STAT_SHIFT_LIMIT = 1 << 4  # a field of REQUANTISE
 EPSILON_LIMIT = 1 << 47  # a parameter entry
 MEAN_LIMIT = 1 << 39
 FACTOR_LIMIT = 1 << 31  # of gains, of r moved by a trend, of a trend's tables

@@ -239,6 +239,18 @@ def test_low_rank_adaptation(merged):
     assert found["LinearOp"] - plain["LinearOp"] == (0 if merged else 2 * 4 * (3 + 1))
 
 
+def test_threads_change_no_constant():
+    model, threads = random_weights(sd_unet()), torch.get_num_threads()
+    found = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        graph = trace(model, TIMESTEPS, (torch.zeros(1, 4, 8, 8), TIME, PROMPT))
+        found.append([op.keys for _, op in graph.of(AttentionOp) if op.keys is not None])
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
+    assert found[0] and all(map(np.array_equal, *found))
+
+
 def test_prompts_of_a_batch_keep_a_row_each():
     prompts = torch.cat([PROMPT, -PROMPT])
     model = random_weights(sd_unet())

@@ -5,6 +5,7 @@ import pytest
 
 from signmask.hw.spec import timing
 from signmask.hw.spec.numerics import delta_passes, digit_passes
+from signmask.sim.errors import Fault
 from tests.sim.programs import CONFIG, Bench
 
 SHAPES = {
@@ -98,3 +99,18 @@ def test_products_beyond_float32_stay_exact():
     full = -255 * 128 * 256 * 16
     assert bench.core.accumulator.data[0, :8].tolist() == [full + 255] + [full] * 7
     assert abs(full) > 1 << 24
+
+
+def test_a_sum_beyond_32_bits_is_a_fault():
+    bench = Bench()
+    bench.core.input.data[:] = 255
+    bench.core.weight.data[:] = -128
+    fields = dict(
+        input_stride=1, images=1, in_height=1, in_width=1, planes=256, kernel=1, step=1, upsample=1,
+        out_height=1, out_width=1, blocks=1, delta=1, accumulate=1,
+    )  # fmt: skip
+    bench.core.accumulator.data[:] = 255 * 128 * 256 * 16 - (1 << 31)
+    bench.execute("MATMUL", **fields)
+    assert bench.core.accumulator.data[0, :8].tolist() == [-(1 << 31)] * 8
+    with pytest.raises(Fault, match="more than 32 bits"):
+        bench.execute("MATMUL", **fields)
