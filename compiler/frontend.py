@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from signmask.compiler.calibration import Calibration, Progress, measure, schedule_of
+from signmask.compiler.delta_shares import delta_shares
 from signmask.compiler.graph import TensorGraph
 from signmask.compiler.passes.bias_correction import correct_bias
 from signmask.compiler.passes.capture import capture
@@ -19,7 +20,7 @@ from signmask.compiler.passes.normalise import normalise
 from signmask.compiler.passes.pad_heads import pad_heads
 from signmask.compiler.passes.quantise import build_network
 from signmask.compiler.passes.time_path import fold_time_path
-from signmask.compiler.synthetic import UNIT_NORMAL, delta_shares, lacks_weights, unit_normal
+from signmask.compiler.synthetic import UNIT_NORMAL, lacks_weights, unit_normal
 from signmask.compiler.verifier import verify_calls, verify_network, verify_tensors
 from signmask.hw.spec.network import Knobs, Network
 
@@ -98,7 +99,8 @@ def quantise(
     info: dict[str, Any] = {}
     if calibration is None and (missing or images == 0):
         calibration = unit_normal(graph)
-        info = {"statistics": UNIT_NORMAL, "deltas": asdict(delta_shares(steps))}
+        shares = delta_shares(steps, knobs.inlier_bits, knobs.dataflow)
+        info = {"statistics": UNIT_NORMAL, "deltas": asdict(shares)}
     if missing:
         info["weights"] = "none"
     with one_thread():

@@ -1,5 +1,5 @@
-"""What is assumed of a network that nobody has run: weights without numbers, statistics without a
-sample, and shares of changed elements.
+"""What is assumed of a network that nobody has run: weights without numbers, and statistics without
+a sample.
 
 Statistics `unit-normal`: every tensor is normally distributed and independent of its neighbours.
 The sample has variance 1. The result of a Linear has the variance that its weights and the second
@@ -9,9 +9,6 @@ of its values, an elementwise product that of independent factors.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from math import log
 
 import numpy as np
 
@@ -31,34 +28,6 @@ from signmask.compiler.graph import (
 UNIT_NORMAL = "unit-normal"
 REACH = 6.0  # standard deviations on either side that a histogram covers
 SMALLEST = 1e-12  # variance of a tensor that is zero everywhere
-
-
-@dataclass(frozen=True)
-class DeltaShares:
-    """Shares of operand elements, weighted by multiply-accumulates, whose difference from the step
-    before is zero, fits 4 bits, or is wider."""
-
-    name: str
-    zero: float
-    inlier: float
-    outlier: float
-
-
-# Measured with DDIM on a U-Net trained on Fashion-MNIST, int8 codes, by number of steps.
-MEASURED_SHARES = {
-    20: (0.410, 0.576, 0.014),
-    50: (0.538, 0.460, 0.002),
-    100: (0.615, 0.3846, 0.0004),
-}
-
-
-def delta_shares(steps: int) -> DeltaShares:
-    """Shares for a schedule of `steps`, interpolated over the logarithm of the measured ones."""
-    known = sorted(MEASURED_SHARES)
-    columns = zip(*(MEASURED_SHARES[k] for k in known), strict=True)
-    shares = [float(np.interp(log(steps), np.log(known), column)) for column in columns]
-    zero, inlier, outlier = (share / sum(shares) for share in shares)
-    return DeltaShares(f"fashion-mnist-u-net-{steps}", zero, inlier, outlier)
 
 
 def absent(shape: tuple[int, ...]) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Cycles and bytes that instructions are expected to take, from their fields alone.
 
 Unit times are those of the simulator (`hw/spec/timing.py`). What depends on data, how many
-differences are wide, follows assumed shares of elements that are independent of each other; the
-near-data engine is taken at one word per cycle or at the bandwidth of its port. An estimate: the
-simulator counts exactly.
+differences are wide, follows assumed shares (`delta_shares.py`): those of operands in tenths of the
+work, within which elements are independent of each other. The near-data engine is taken at one word
+per cycle or at the bandwidth of its port. An estimate: the simulator counts exactly.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from math import comb
 import numpy as np
 
 from signmask.compiler.backend.builder import PhaseCode
-from signmask.compiler.backend.layout import Layout, delta_bytes
-from signmask.compiler.synthetic import DeltaShares
+from signmask.compiler.backend.layout import CORRECTION_WIDE_BYTES, Layout, delta_bytes
+from signmask.compiler.delta_shares import DeltaShares
 from signmask.hw.spec import timing
 from signmask.hw.spec.config import HardwareConfig
-from signmask.hw.spec.isa import FORMATS, NAMES, Queue, field_column
+from signmask.hw.spec.isa import FORMATS, NAMES, Queue, Traffic, field_column
 from signmask.hw.spec.network import Encoding, Stream
 from signmask.hw.spec.numerics import delta_passes, digit_passes
 
@@ -70,8 +70,10 @@ class CostModel:
     """Expected cost of the instructions of one compiled network."""
 
     def __init__(self, layout: Layout, shares: DeltaShares) -> None:
-        self.layout, self.config, self.wide = layout, layout.config, shares.outlier
-        self.passes = expected_passes(layout.config, shares.outlier)
+        self.layout, self.config, self.shares = layout, layout.config, shares
+        passes = [expected_passes(layout.config, share) for share in shares.outlier_deciles]
+        clipped = layout.network.knobs.overflow == "clip"  # never more than the wide lanes take
+        self.passes = 1.0 if clipped else sum(passes) / len(passes)
         self.digits = digit_passes(8, layout.config.inlier_bits)
         self.n = layout.config.group
         network = layout.network
@@ -117,11 +119,13 @@ class CostModel:
             return f["planes"] * f["tokens"] * n
         if kind == "MASK":
             return words * n * f["bits"] // 8
+        correction = f.get("kind") == Traffic.CORRECTIONS
+        wide = self.shares.correction if correction else self.shares.change
         if kind == "OUTLIERS":
-            return words * n * self.wide * f["wide_bytes"]
+            return words * n * wide * f["wide_bytes"]
         if kind == "DELTAS":
             fixed = delta_bytes(words, n, f["inlier_bits"])
-            return fixed + (words * n * self.wide * f["wide_bytes"] if name[0] == "S" else 0)
+            return fixed + (words * n * wide * f["wide_bytes"] if name[0] == "S" else 0)
         return words * n * f.get("entry_bytes", 1)
 
     def _load(self, name: str, f: Fields) -> tuple[float, float, float]:
@@ -145,9 +149,11 @@ class CostModel:
         return cycles + timing.array_fill(self.config), 0.0, 0.0
 
     def _constants(self, name: str, f: Fields) -> tuple[float, float, float]:
-        # One valid channel of an image per cycle; planes are taken for full.
-        tables = [self.layout.planes(e.channels) for e in self.layout.network.encodings.values()]
-        return max(tables) * self.n * self.layout.batch + timing.MOMENTS_FILL, 0.0, 0.0
+        # One valid channel of an image per cycle; all take the mean number of channels.
+        encodings = self.layout.network.encodings.values()
+        channels = [encoding.channels for encoding in encodings if encoding.norm]
+        mean = sum(channels) / len(channels)
+        return mean * self.layout.batch + timing.MOMENTS_FILL, 0.0, 0.0
 
     def _vector(self, name: str, f: Fields) -> tuple[float, float, float]:
         if name == "SOFTMAX":
@@ -166,23 +172,28 @@ class CostModel:
             if name == "READ":
                 read, written = y, words * n
             else:
-                dy = delta_bytes(words, n, item.delta_bits) + words * n * self.wide * 4
-                read, written = y + dy, y
+                read, written = y + self._change(item), y
         else:
             words = layout.operand_words(item.name)
             streams = [layout.network.streams[s] for s in item.streams]
             segments = words * n * layout.segment_bits(item) // 8
             x = words * n * 2
             corrections = delta_bytes(words, n, layout.network.knobs.inlier_bits) + (
-                words * n * self.wide * 2
+                words * n * self.shares.correction * CORRECTION_WIDE_BYTES
             )
             if name == "PREPARE":
                 y = sum(layout.planes(s.channels) * layout.plane_words(s) * n * layout.y_bytes(s)
                         for s in streams)  # fmt: skip
                 read, written = x + y, segments + corrections
             else:
-                dy = delta_bytes(words, n, streams[0].delta_bits) + words * n * self.wide * 4
+                dy = sum(map(self._change, streams))
                 read, written = x + dy + segments + corrections, x
         port = self.config.near_data_bytes
         cycles = max(words, read / port, written / port) + self.config.near_data_latency
         return cycles, 0.0, read + written
+
+    def _change(self, stream: Stream) -> float:
+        """Bytes of a stream's compressed dy."""
+        words = self.layout.planes(stream.channels) * self.layout.plane_words(stream)
+        wide = words * self.n * self.shares.change * self.layout.y_bytes(stream)
+        return delta_bytes(words, self.n, stream.delta_bits) + wide

@@ -9,7 +9,7 @@ from signmask.compiler.backend.builder import PhaseCode
 from signmask.compiler.backend.context import Phase
 from signmask.compiler.backend.cost import CostModel, LayerCost
 from signmask.compiler.backend.layout import Layout
-from signmask.compiler.synthetic import DeltaShares, delta_shares
+from signmask.compiler.delta_shares import DeltaShares, delta_shares
 
 
 def layer_report(layout: Layout, emitted: Mapping[Phase, PhaseCode]) -> list[dict[str, Any]]:
@@ -17,7 +17,10 @@ def layer_report(layout: Layout, emitted: Mapping[Phase, PhaseCode]) -> list[dic
     and bytes of a dense step and of a differential one (`cost`; none in a dense program)."""
     network = layout.network
     assumed = network.info.get("deltas")
-    shares = DeltaShares(**assumed) if assumed else delta_shares(network.steps)
+    knobs = network.knobs
+    shares = delta_shares(network.steps, knobs.inlier_bits, knobs.dataflow)
+    if assumed:
+        shares = DeltaShares.from_json(assumed)
     model = CostModel(layout, shares)
     costs = {phase: model.layers(code) for phase, code in emitted.items()}
     state = _state_bytes(layout)

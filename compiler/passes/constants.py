@@ -212,7 +212,8 @@ def _norm(
     return {
         "z_shift": z_shift,
         "norm": Norm(
-            groups=norm.groups, count=count, epsilon=_epsilon(name, norm, count, unit), gain_shift=gain_shift,
+            groups=norm.groups, count=count, epsilon=_epsilon(name, norm, count, unit),
+            gain_shift=gain_shift,
             mean_shift=mean_shift, stat_shift=stat_shift, gain=f"{name}.gain",
             offset=f"{name}.offset", cal_mean=f"{name}.cal_mean",
             cal_inverse=f"{name}.cal_inverse", cal_sigma=f"{name}.cal_sigma",

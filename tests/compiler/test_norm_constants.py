@@ -1,4 +1,4 @@
-"""Fixed point of normalisation where values are unusual: what fits runs, what does not is refused."""
+"""Fixed point of normalisation where values are unusual: it runs where it fits, else is refused."""
 
 import numpy as np
 import pytest
@@ -57,5 +57,5 @@ def test_sums_of_a_mean_far_above_the_deviation_fit_their_entries(size, bias, gr
 
 
 def test_an_epsilon_far_above_the_variance_is_refused():
-    with pytest.raises(CompileError, match="'last.codes' adds 1 to variances .* lower grid_bits"):
+    with pytest.raises(CompileError, match=r"'last.codes' adds 1 to variances .* lower grid_bits"):
         quantised(8, groups=2, gain=1e-6, epsilon=1.0)

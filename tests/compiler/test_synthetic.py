@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from signmask.compiler.calibration import schedule_of
+from signmask.compiler.delta_shares import delta_shares
 from signmask.compiler.frontend import calibrate, quantise, trace
 from signmask.compiler.graph import AttentionOp, EncodingOp, LinearOp, StreamOp
 from signmask.compiler.passes.weights import quantise_weight, spread_inputs
 from signmask.compiler.synthetic import (
     absent,
-    delta_shares,
     is_absent,
     lacks_weights,
     unit_normal,
@@ -107,15 +107,6 @@ def test_a_network_of_assumed_statistics_says_so():
     arguments = (tiny(), bundled.scheduler(), STEPS, Knobs(dataflow="dense"))
     network, tensors = quantise(*arguments, example_inputs=example(), images=0)
     assert network.info["statistics"] == "unit-normal" and "weights" not in network.info
-    assert network.info["deltas"] == dataclasses.asdict(delta_shares(STEPS))
+    assert network.info["deltas"] == dataclasses.asdict(delta_shares(STEPS, 3, "dense"))
     again, same = quantise(*arguments, example_inputs=example(), images=0)
     assert again == network and all(np.array_equal(same[k], v) for k, v in tensors.items())
-
-
-def test_delta_shares_are_the_measured_ones_between_which_they_move():
-    shares = delta_shares(50)
-    assert (shares.zero, shares.inlier, shares.outlier) == pytest.approx((0.538, 0.460, 0.002))
-    between = delta_shares(70)
-    assert shares.zero < between.zero < delta_shares(100).zero
-    assert between.zero + between.inlier + between.outlier == pytest.approx(1)
-    assert delta_shares(1000).zero == delta_shares(100).zero
