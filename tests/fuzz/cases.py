@@ -50,6 +50,7 @@ class Block:
     concat: bool  # encode the last stream of the same size beside the own one
     attention: Literal["", "self", "cross", "frames"]
     gate: bool  # a gated linear unit
+    own: bool = False  # images have tables, and scales without a norm of groups, of their own
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ class Case:
             beside = [s for s, shape in shapes.items() if shape[1] == size and s not in adds]
             bits = 32 if block.wide else 16
             rows = 1 if self.seed & 2 else self.frames
-            b.stream(name, channels, size, size, adds, bits, rows if block.offset else 0)
+            own = block.own and self.frames > 1
+            b.stream(name, channels, size, size, adds, bits, rows if block.offset else 0, own)
             given = b.encodings.get(operand) or b.sources[operand]
             both = gcd(given.channels, channels)
             b.linear(
@@ -156,6 +158,7 @@ class Case:
             operand = b.encoding(
                 f"e{i}", streams, groups=groups, activation=block.activation,
                 stat_shift=self.stat_shift, token=token, changing=block.changing,
+                own=own and not groups,
             )  # fmt: skip
         b.linear("out", operand, channels=self.input_channels, kernel=3)
         return b.build()
@@ -214,6 +217,7 @@ BLOCKS = st.builds(
     concat=st.booleans(),
     attention=st.sampled_from(("", "", "", "self", "cross", "frames")),
     gate=st.sampled_from((False, False, True)),
+    own=st.booleans(),
 )
 
 

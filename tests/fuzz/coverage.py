@@ -43,6 +43,13 @@ class Coverage:
                 e.norm and program.tensors[e.norm.gain].ndim == 2
                 for e in network.encodings.values()
             ),
+            "tables with a row per image": any(
+                program.tensors[stream.table].ndim == 3 for stream in network.streams.values()
+            ),
+            "scales with a row per image": any(
+                e.affine_a and program.tensors[e.affine_a].ndim == 3
+                for e in network.encodings.values()
+            ),
             "offsets": any(stream.offset for stream in network.streams.values()),
         }
         for feature, there in features.items():
