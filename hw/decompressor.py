@@ -1,11 +1,11 @@
-"""Decompressor of the memory formats: packed fields, and deltas with a list of outliers.
+"""Parts of the load unit that expand the memory formats: packed fields, and lists of outliers.
 
 Everything here is combinational, and idle (zero) unless enabled. Words have `group` lanes (n).
 """
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -92,50 +92,4 @@ class OutlierExpander(wiring.Component):
                     m.d.comb += goal.eq(self.outliers.word_select(place, WIDE_BITS))
                 with m.Elif(self.bitmap[lane]):
                     m.d.comb += goal.eq(Cat(narrow, narrow[-1].replicate(half)))
-        return m
-
-
-class Decompressor(wiring.Component):
-    """One word of compressed deltas to n*32 bits of signed `values`.
-
-    `area`: bitmap and inliers of the word as they lie in memory, (n + n*bits) / 8 bytes, lowest
-    first; `outliers`: the next bytes of the list, of which the word uses `list_bytes`, known from
-    `area` alone. `wide`: outliers of 4 bytes, else 2. `bitmap` and `count` describe the outliers.
-    """
-
-    def __init__(self, config: HardwareConfig) -> None:
-        self.config = config
-        self.lanes = n = config.group
-        super().__init__(
-            {
-                "en": In(1), "area": In(n * (1 + FIELD_BITS)), "bits": In(SIZE_BITS),
-                "outliers": In(n * WIDE_BITS), "wide": In(1),
-                "bitmap": Out(n), "count": Out(range(n + 1)),
-                "list_bytes": Out(range(n * WIDE_BITS // 8 + 1)), "values": Out(n * WIDE_BITS),
-            }
-        )  # fmt: skip
-
-    def elaborate(self, platform: object) -> Module:
-        """Inliers and outliers merged."""
-        m = Module()
-        n = self.lanes
-        m.submodules.fields = fields = FieldUnpacker(self.config)
-        m.submodules.expander = expander = OutlierExpander(self.config)
-        m.d.comb += [
-            fields.en.eq(self.en), fields.packed.eq(self.area[n:]), fields.bits.eq(self.bits),
-            fields.signed.eq(1),
-            expander.bitmap.eq(self.bitmap),
-            expander.en.eq(self.en & self.bitmap.any()),
-            expander.outliers.eq(self.outliers), expander.wide.eq(self.wide),
-            self.count.eq(expander.count),
-            self.list_bytes.eq(Mux(self.wide, self.count << 2, self.count << 1)),
-        ]  # fmt: skip
-        with m.If(self.en):
-            m.d.comb += self.bitmap.eq(self.area[:n])
-            for lane in range(n):
-                field = fields.values[lane * FIELD_BITS : (lane + 1) * FIELD_BITS]
-                at = slice(lane * WIDE_BITS, (lane + 1) * WIDE_BITS)
-                m.d.comb += self.values[at].eq(
-                    Mux(self.bitmap[lane], expander.values[at], field.as_signed())
-                )
         return m

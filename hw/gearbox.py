@@ -1,6 +1,6 @@
 """Width converters between bus beats and the words of a memory area, at byte granularity.
 
-`Unpacker` turns beats into chunks of a size chosen cycle by cycle, `Packer` does the inverse.
+`ByteQueue` turns beats into chunks of a size chosen cycle by cycle, `Packer` does the inverse.
 """
 
 from __future__ import annotations
@@ -74,46 +74,6 @@ class ByteQueue(wiring.Component):
                             m.d.comb += beat[8 * byte : 8 * byte + 8].eq(0)
                 placed = later_bytes(m, beat, left, 8 * self.capacity)
                 m.d.sync += [held.eq(rest | placed), fill.eq(left + self.count)]
-        return m
-
-
-class Unpacker(wiring.Component):
-    """Beats in, chunks out.
-
-    `beats` is a stream of beat_bytes. `size` (at most chunk_bytes) is how many bytes are wanted
-    now; while `available`, `chunk` holds them, first byte lowest (what follows them is undefined),
-    and `take` removes them. `restart` drops all buffered bytes; of the next beat the first `skip`
-    bytes (sampled with `restart`) are dropped. A beat accepted in a cycle can be taken from the
-    next on. No beat is accepted in the cycle of `restart`.
-    """
-
-    def __init__(self, beat_bytes: int, chunk_bytes: int) -> None:
-        self.beat_bytes, self.chunk_bytes = beat_bytes, chunk_bytes
-        super().__init__(
-            {
-                "beats": In(stream.Signature(8 * beat_bytes)),
-                "size": In(range(chunk_bytes + 1)), "available": Out(1),
-                "chunk": Out(8 * chunk_bytes), "take": In(1),
-                "restart": In(1), "skip": In(range(beat_bytes)),
-            }
-        )  # fmt: skip
-
-    def elaborate(self, platform: object) -> Module:
-        """A byte queue whose first beat is cut."""
-        m = Module()
-        m.submodules.queue = queue = ByteQueue(self.beat_bytes, self.chunk_bytes)
-        skip = Signal.like(self.skip)
-        m.d.comb += [
-            queue.valid.eq(self.beats.valid), self.beats.ready.eq(queue.ready),
-            queue.data.eq(self.beats.payload), queue.skip.eq(skip),
-            queue.count.eq(self.beat_bytes - skip),
-            queue.size.eq(self.size), self.available.eq(queue.available),
-            self.chunk.eq(queue.chunk), queue.take.eq(self.take), queue.clear.eq(self.restart),
-        ]  # fmt: skip
-        with m.If(self.restart):
-            m.d.sync += skip.eq(self.skip)
-        with m.Elif(queue.valid & queue.ready):
-            m.d.sync += skip.eq(0)
         return m
 
 

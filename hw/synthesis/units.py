@@ -11,7 +11,6 @@ from amaranth.lib.wiring import Component, In, Out
 from signmask.hw.compressor import Compressor
 from signmask.hw.control import Control
 from signmask.hw.counters import Counters
-from signmask.hw.decompressor import Decompressor
 from signmask.hw.dma.load import LoadUnit
 from signmask.hw.dma.store import StoreUnit
 from signmask.hw.float_pe import FloatPe
@@ -87,7 +86,6 @@ def accelerator(config: HardwareConfig) -> list[Job]:
         Job("Control", lambda: Control(config)),
         Job("Counters", lambda: Counters(config), divide=True),
         Job("Compressor", lambda: Compressor(config), "part of StoreUnit"),
-        Job("Decompressor", lambda: Decompressor(config), "its parts are in LoadUnit"),
         Job(
             "NormalisationUnit", lambda: NormalisationUnit(config, config.engine_words),
             "part of NearDataEngine and Sfu",

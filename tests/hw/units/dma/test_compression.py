@@ -1,4 +1,4 @@
-"""Compressor and decompressor against the simulator's formats (Amaranth's simulator)."""
+"""Compressor, expanded outliers and unpacked fields against the simulator's formats (Amaranth)."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from signmask.hw.compressor import Compressor
-from signmask.hw.decompressor import Decompressor, FieldUnpacker
+from signmask.hw.decompressor import FieldUnpacker, OutlierExpander
 from signmask.hw.spec.config import NANO
 from signmask.sim import compressor
 
@@ -33,12 +33,12 @@ def flat(values, bits):
 
 
 @pytest.mark.parametrize("group", [8, 16, 64])
-def test_round_trip(group):
+def test_compressor(group):
     config = replace(NANO, group=group, axi_bytes=64)
-    packer, unpacker = Compressor(config), Decompressor(config)
+    packer = Compressor(config)
     rng = np.random.default_rng(group)
 
-    async def compress(ctx):
+    async def bench(ctx):
         ctx.set(packer.en, 1)
         for k, wide in FORMATS[:: 1 if group < 64 else 3]:
             values = words(rng, group, k, wide)
@@ -60,30 +60,41 @@ def test_round_trip(group):
             assert got_area == area.tobytes()
             assert got_list == outliers.tobytes()
 
-    async def decompress(ctx):
-        ctx.set(unpacker.en, 1)
+    simulator = Simulator(packer)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+@pytest.mark.parametrize("group", [8, 16, 64])
+def test_outliers_of_a_compressed_word(group):
+    expander = OutlierExpander(replace(NANO, group=group, axi_bytes=64))
+    rng = np.random.default_rng(group)
+
+    async def bench(ctx):
         for k, wide in FORMATS[:: 1 if group < 64 else 3]:
             values = words(rng, group, k, wide)
-            ctx.set(unpacker.bits, k)
-            ctx.set(unpacker.wide, wide == 4)
+            ctx.set(expander.wide, wide == 4)
             area, outliers = (part.tobytes() for part in compressor.compress(values, k, wide))
             at, size = 0, group * (1 + k) // 8
             for index, value in enumerate(values):
-                rubbish = int.from_bytes(rng.bytes(4), "little") << 8 * size
-                part = int.from_bytes(area[index * size : (index + 1) * size], "little")
-                ctx.set(unpacker.area, part | rubbish)
-                ctx.set(unpacker.outliers, int.from_bytes(outliers[at : at + 4 * group], "little"))
-                await ctx.delay(1e-9)
-                assert ctx.get(unpacker.values) == flat(value, 32)
-                at += ctx.get(unpacker.list_bytes)
+                word = int.from_bytes(area[index * size : (index + 1) * size], "little")
+                bitmap = word & (1 << group) - 1
+                ctx.set(expander.bitmap, bitmap)
+                following = int.from_bytes(outliers[at : at + 4 * group], "little")
+                ctx.set(expander.outliers, following)
+                chosen = [v if bitmap >> lane & 1 else 0 for lane, v in enumerate(value)]
+                for enabled in (0, 1):
+                    ctx.set(expander.en, enabled)
+                    await ctx.delay(1e-9)
+                    want = flat(chosen, 32) if enabled else 0
+                    assert ctx.get(expander.values) == want
+                at += ctx.get(expander.count) * wide
             assert at == len(outliers)
 
-    for component, bench in ((packer, compress), (unpacker, decompress)):
-        simulator = Simulator(component)
-        if component is packer:
-            simulator.add_clock(1e-6)
-        simulator.add_testbench(bench)
-        simulator.run()
+    simulator = Simulator(expander)
+    simulator.add_testbench(bench)
+    simulator.run()
 
 
 def test_fields():

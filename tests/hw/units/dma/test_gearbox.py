@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from signmask.hw.gearbox import Packer, Unpacker
+from signmask.hw.gearbox import ByteQueue, Packer
 
 SIZES = [(16, 16), (16, 64), (32, 24), (8, 34)]
 
@@ -26,9 +26,9 @@ def beats_of(data, skip, beat_bytes, rng):
 
 @pytest.mark.parametrize(("beat_bytes", "chunk_bytes"), SIZES)
 @pytest.mark.parametrize("stall", [0.0, 0.4])
-def test_unpacker(beat_bytes, chunk_bytes, stall):
+def test_byte_queue(beat_bytes, chunk_bytes, stall):
     rng = np.random.default_rng(beat_bytes + chunk_bytes)
-    dut = Unpacker(beat_bytes, chunk_bytes)
+    dut = ByteQueue(beat_bytes, chunk_bytes)
 
     async def feed(ctx):
         for number in range(12):
@@ -36,17 +36,18 @@ def test_unpacker(beat_bytes, chunk_bytes, stall):
             fixed = int(rng.integers(1, chunk_bytes + 1))
             sizes = [fixed] * int(rng.integers(1, 30))
             data = rng.bytes(sum(sizes))
-            ctx.set(dut.restart, 1)
-            ctx.set(dut.skip, skip)
+            ctx.set(dut.clear, 1)
             await ctx.tick()
-            ctx.set(dut.restart, 0)
+            ctx.set(dut.clear, 0)
+            ctx.set(dut.skip, skip)
+            ctx.set(dut.count, beat_bytes - skip)
             queue = beats_of(data, skip, beat_bytes, rng)
             count, cycles, at, taken = len(queue), 0, 0, 0
             while taken < len(sizes):
                 offered = bool(queue) and rng.random() >= stall
-                ctx.set(dut.beats.valid, offered)
+                ctx.set(dut.valid, offered)
                 if offered:
-                    ctx.set(dut.beats.payload, int.from_bytes(queue[0], "little"))
+                    ctx.set(dut.data, int.from_bytes(queue[0], "little"))
                 ctx.set(dut.size, sizes[taken])
                 take = bool(ctx.get(dut.available)) and rng.random() >= stall
                 ctx.set(dut.take, take)
@@ -54,12 +55,15 @@ def test_unpacker(beat_bytes, chunk_bytes, stall):
                     chunk = ctx.get(dut.chunk).to_bytes(chunk_bytes, "little")[: sizes[taken]]
                     assert chunk == data[at : at + sizes[taken]], number
                     at, taken = at + sizes[taken], taken + 1
-                if offered and ctx.get(dut.beats.ready):
-                    queue.pop(0)
+                accepted = offered and ctx.get(dut.ready)
                 await ctx.tick()
+                if accepted:
+                    queue.pop(0)
+                    ctx.set(dut.skip, 0)
+                    ctx.set(dut.count, beat_bytes)
                 cycles += 1
             ctx.set(dut.take, 0)
-            ctx.set(dut.beats.valid, 0)
+            ctx.set(dut.valid, 0)
             if not stall:
                 first = (skip + fixed - 1) // beat_bytes
                 assert cycles == 1 + max(count, len(sizes) + first)
