@@ -47,11 +47,6 @@ def lower(
             f"images with conditions of their own) and the batch is {batch}; compile with --batch "
             f"{-(-batch // network.images) * network.images}."
         )
-    if config.profile != "int":
-        raise CompileError(
-            f"config '{config.name}' has profile '{config.profile}', which only the golden model "
-            "knows; choose profile 'int'."
-        )
     _check_accumulators(network, tensors)
     check_widths(network, tensors, config)
     missing = {n.weight for n in network.linears.values() if is_absent(tensors[n.weight])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -23,7 +23,6 @@ class HardwareConfig:
     """
 
     name: str
-    profile: Literal["int", "fp"] = "int"
     rows: int = 8  # PEs along output positions
     columns: int = 8  # PEs along output channels
     group: int = 16  # narrow lanes of a PE = consecutive channels of a group (n)
@@ -61,11 +60,8 @@ class HardwareConfig:
                     f"config '{self.name}': {field} is {value!r}; it must be a whole number of at "
                     "least 1."
                 )
-        if not isinstance(self.name, str) or self.profile not in ("int", "fp"):
-            raise ConfigError(
-                f"config '{self.name}': profile is {self.profile!r}; choose 'int' or 'fp', and a "
-                "string as the name."
-            )
+        if not isinstance(self.name, str):
+            raise ConfigError(f"config '{self.name}': its name is no string; choose one.")
         if self.inlier_bits not in (3, 4, 5):
             raise ConfigError(
                 f"config '{self.name}': inlier_bits is {self.inlier_bits}; choose 3, 4 or 5."
@@ -86,11 +82,6 @@ class HardwareConfig:
                 f"config '{self.name}': axi_bytes {self.axi_bytes} must be a multiple of the "
                 f"group of {self.group} int8 operands; use {needed}."
             )
-
-    @property
-    def lanes(self) -> int:
-        """Narrow multipliers of the array: operands of one bit-serial pass per cycle."""
-        return self.rows * self.columns * self.group
 
     @classmethod
     def load(cls, path: Path) -> HardwareConfig:

@@ -15,7 +15,7 @@ Mode = Literal["dense", "restore", "mask"]
 
 @dataclass(frozen=True)
 class Knobs:
-    """Numerical choices of a program (design section 3)."""
+    """Numerical choices of a program (`docs/numerics.md`)."""
 
     dataflow: Mode = "mask"
     inlier_bits: int = 3

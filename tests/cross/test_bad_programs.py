@@ -171,7 +171,7 @@ def test_missing_or_misshaped_tensors(capsys, tmp_path, data):
         {"rows": 0}, {"columns": 0}, {"group": 0}, {"full_lanes": 0}, {"full_lanes": 17},
         {"inlier_bits": 9}, {"inlier_bits": 4}, {"group": 12}, {"group": 32}, {"axi_bytes": 24},
         {"rows": "many"}, {"rows": 2.5}, {"rows": True}, {"rows": None}, {"memory_latency": -1},
-        {"memory_latency": "long"}, {"profile": "fp64"}, {"name": 3}, {"lasers": 4},
+        {"memory_latency": "long"}, {"profile": "int"}, {"name": 3}, {"lasers": 4},
         {"input_words": 4}, {"weight_words": 4}, {"accumulator_words": 4}, {"parameter_words": 2},
         {"mask_words": 3}, {"row_words": 1}, {"input_words": 1 << 60},
     ],

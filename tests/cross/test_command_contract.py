@@ -175,7 +175,7 @@ def test_own_configuration(tmp_path):
         ('{"lasers": 1}', "unknown field 'lasers'"),
         ('{"rows": 0}', "rows is 0"),
         ('{"inlier_bits": 9}', "inlier_bits is 9"),
-        ('{"profile": "fp"}', "profile 'fp'"),
+        ('{"profile": "int"}', "unknown field 'profile'"),
         ('{"accumulator_words": 16}', "accumulator"),
         ('{"input_words": 16}', "input"),
         ('{"weight_words": 8}', "weight"),

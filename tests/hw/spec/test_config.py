@@ -18,7 +18,7 @@ from signmask.hw.spec.isa import FORMATS, Queue
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_round_trip(name, tmp_path):
     config = preset(name)
-    assert config.name == name and config.lanes == config.rows * config.columns * config.group
+    assert config.name == name
     assert HardwareConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(config.to_json()))
@@ -70,7 +70,6 @@ def test_a_file_states_what_differs_from_nano(tmp_path):
         ({"group": 12}, "group 12"),
         ({"columns": 12}, "columns 12"),
         ({"axi_bytes": 24}, "use 32"),
-        ({"profile": "fp64"}, "'fp64'"),
         ({"name": 7}, "name"),
     ],
 )
