@@ -6,7 +6,7 @@ the reader of the file adds the file's name and the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import fields, is_dataclass
 from math import isfinite
 from types import UnionType
@@ -14,7 +14,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from signmask.hw.spec.network import CodeSource, Encoding, Linear, Network, Stream
+from signmask.hw.spec.network import (
+    Attention,
+    CodeSource,
+    Encoding,
+    Linear,
+    Network,
+    Product,
+    Stream,
+)
 
 SIZES = frozenset(
     "channels height width steps group full_lanes groups count epsilon heads kernel stride "
@@ -92,78 +100,97 @@ def _check_names(network: Network) -> None:
     for kind in ("streams", "encodings", "sources", "linears", "attentions", "products"):
         for name, record in getattr(network, kind).items():
             require(record.name == name, f"{kind}['{name}']", f"is named '{record.name}'")
-    streams = network.streams
-    for name, stream in streams.items():
-        for other in stream.adds:
-            require(other in streams, f"stream '{name}'", f"adds unknown stream '{other}'")
-            fits = _positions(streams[other]) == _positions(stream)
-            fits = fits and streams[other].channels == stream.channels
-            require(fits, f"stream '{name}'", f"adds stream '{other}' of another size")
-    for name, encoding in network.encodings.items():
-        place = f"encoding '{name}'"
-        for other in encoding.streams:
-            require(other in streams, place, f"reads unknown stream '{other}'")
-            fits = _positions(streams[other]) == _positions(encoding)
-            require(fits, place, f"stream '{other}' has another size")
-        require(encoding.streams, place, "reads no stream")
-        total = sum(streams[other].channels for other in encoding.streams)
-        require(total == encoding.channels, place, f"{encoding.channels} channels of {total}")
-        if encoding.norm:
-            groups = encoding.norm.groups
-            require(encoding.channels % groups == 0, place, f"{groups} groups do not divide it")
-        if encoding.token_norm:
-            count = encoding.token_norm.count
-            require(len(encoding.streams) == 1, place, "normalises tokens of several streams")
-            require(count == encoding.channels, place, f"its tokens have {count} channels")
-            require(encoding.norm is None, place, "has two norms")
-            require(encoding.mode != "mask", place, "normalises tokens in a mask")
+    for stream in network.streams.values():
+        _check_stream(network, stream)
+    for encoding in network.encodings.values():
+        _check_encoding(network, encoding)
     multiplied = network.multiplied()
-    outputs = []
-    for name, linear in network.linears.items():
-        place = f"linear '{name}'"
-        known = linear.source in network.encodings or linear.source in network.sources
-        require(known, place, f"reads unknown operand '{linear.source}'")
-        factor = linear.source in multiplied
-        require(not factor, place, f"reads '{linear.source}', the factor of a product")
-        for channels in (linear.out_channels, network.shape_of(linear.source).channels):
-            divides = channels % linear.groups == 0
-            require(divides, place, f"{linear.groups} groups do not divide {channels} channels")
-        if linear.out:
-            require(linear.out in streams, place, f"writes unknown stream '{linear.out}'")
-            out = streams[linear.out]
-            fits = linear.out_height * linear.out_width == _positions(out)
-            fits = fits and linear.out_channels == out.channels
-            require(fits, place, f"its result does not fit stream '{linear.out}'")
-        else:
-            outputs.append(name)
+    for linear in network.linears.values():
+        _check_linear(network, linear, multiplied)
+    outputs = [linear for linear in network.linears.values() if not linear.out]
     require(len(outputs) == 1, "network.linears", f"{len(outputs)} output operators instead of 1")
-    _check_sample(network, network.linears[outputs[0]])
-    for name, attention in network.attentions.items():
-        place = f"attention '{name}'"
-        require(attention.out in network.sources, place, f"writes unknown source '{attention.out}'")
-        for part in attention.streams:
-            require(part in streams, place, f"reads unknown stream '{part}'")
-        both = bool(attention.keys) == bool(attention.values)
-        require(both, place, "has either constant keys or constant values")
-        joined = attention.frames in (0, network.images) and not (
-            attention.frames and attention.keys
-        )
-        require(joined, place, f"joins {attention.frames} images of {network.images}")
-        width = network.sources[attention.out].channels
-        require(width % attention.heads == 0, place, f"{attention.heads} heads do not divide it")
+    _check_sample(network, outputs[0])
+    for attention in network.attentions.values():
+        _check_attention(network, attention)
+    for product in network.products.values():
+        _check_product(network, product)
 
-    for name, product in network.products.items():
-        place = f"product '{name}'"
-        require(product.out in network.sources, place, f"writes unknown source '{product.out}'")
-        for part in (product.a, product.b):
-            require(part in network.encodings, place, f"reads unknown encoding '{part}'")
-            same = network.encodings[part].channels == network.sources[product.out].channels
-            same = same and _positions(network.encodings[part]) == _positions(
-                network.sources[product.out]
-            )
-            require(same, place, f"'{part}' differs from its result in size")
-            mode = network.encodings[part].mode
-            require(mode == "dense", f"encoding '{part}'", f"is a factor with mode {mode}")
+
+def _check_stream(network: Network, stream: Stream) -> None:
+    """Its addends exist, of its own size."""
+    streams, place = network.streams, f"stream '{stream.name}'"
+    for other in stream.adds:
+        require(other in streams, place, f"adds unknown stream '{other}'")
+        fits = _positions(streams[other]) == _positions(stream)
+        fits = fits and streams[other].channels == stream.channels
+        require(fits, place, f"adds stream '{other}' of another size")
+
+
+def _check_encoding(network: Network, encoding: Encoding) -> None:
+    """Its streams make up its channels, and its norm divides them."""
+    streams, place = network.streams, f"encoding '{encoding.name}'"
+    for other in encoding.streams:
+        require(other in streams, place, f"reads unknown stream '{other}'")
+        fits = _positions(streams[other]) == _positions(encoding)
+        require(fits, place, f"stream '{other}' has another size")
+    require(encoding.streams, place, "reads no stream")
+    total = sum(streams[other].channels for other in encoding.streams)
+    require(total == encoding.channels, place, f"{encoding.channels} channels of {total}")
+    if encoding.norm:
+        groups = encoding.norm.groups
+        require(encoding.channels % groups == 0, place, f"{groups} groups do not divide it")
+    if encoding.token_norm:
+        count = encoding.token_norm.count
+        require(len(encoding.streams) == 1, place, "normalises tokens of several streams")
+        require(count == encoding.channels, place, f"its tokens have {count} channels")
+        require(encoding.norm is None, place, "has two norms")
+        require(encoding.mode != "mask", place, "normalises tokens in a mask")
+
+
+def _check_linear(network: Network, linear: Linear, multiplied: Container[str]) -> None:
+    """It reads an operand that is no factor of a product (`multiplied`) and fits its stream."""
+    place = f"linear '{linear.name}'"
+    known = linear.source in network.encodings or linear.source in network.sources
+    require(known, place, f"reads unknown operand '{linear.source}'")
+    factor = linear.source in multiplied
+    require(not factor, place, f"reads '{linear.source}', the factor of a product")
+    for channels in (linear.out_channels, network.shape_of(linear.source).channels):
+        divides = channels % linear.groups == 0
+        require(divides, place, f"{linear.groups} groups do not divide {channels} channels")
+    if linear.out:
+        require(linear.out in network.streams, place, f"writes unknown stream '{linear.out}'")
+        out = network.streams[linear.out]
+        fits = linear.out_height * linear.out_width == _positions(out)
+        fits = fits and linear.out_channels == out.channels
+        require(fits, place, f"its result does not fit stream '{linear.out}'")
+
+
+def _check_attention(network: Network, attention: Attention) -> None:
+    """Its operands and its result exist; heads and frames divide them."""
+    place = f"attention '{attention.name}'"
+    require(attention.out in network.sources, place, f"writes unknown source '{attention.out}'")
+    for part in attention.streams:
+        require(part in network.streams, place, f"reads unknown stream '{part}'")
+    both = bool(attention.keys) == bool(attention.values)
+    require(both, place, "has either constant keys or constant values")
+    joined = attention.frames in (0, network.images) and not (attention.frames and attention.keys)
+    require(joined, place, f"joins {attention.frames} images of {network.images}")
+    width = network.sources[attention.out].channels
+    require(width % attention.heads == 0, place, f"{attention.heads} heads do not divide it")
+
+
+def _check_product(network: Network, product: Product) -> None:
+    """Its factors are dense encodings of its result's size."""
+    place = f"product '{product.name}'"
+    require(product.out in network.sources, place, f"writes unknown source '{product.out}'")
+    out = network.sources[product.out]
+    for part in (product.a, product.b):
+        require(part in network.encodings, place, f"reads unknown encoding '{part}'")
+        factor = network.encodings[part]
+        same = factor.channels == out.channels and _positions(factor) == _positions(out)
+        require(same, place, f"'{part}' differs from its result in size")
+        mode = factor.mode
+        require(mode == "dense", f"encoding '{part}'", f"is a factor with mode {mode}")
 
 
 def _check_sample(network: Network, output: Linear) -> None:
