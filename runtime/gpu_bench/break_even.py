@@ -55,7 +55,8 @@ def break_evens(products: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for (shape, pattern), points in curves(products).items():
         dense = best_dense(rows[shape])
-        assert dense is not None  # curves have one
+        if dense is None:  # there is no curve without one
+            continue
         found.append(
             {"shape": shape, "pattern": pattern, "device": dense["device"],
              "best_dense": dense["kernel"], "best_dense_seconds": dense["seconds"],

@@ -48,7 +48,7 @@ def test_in_a_pipeline(compiled):
     plain = images(pipeline(bundled.load("fashion-silu")))
     assert ours.shape == (1, 4, 16, 16) and torch.equal(ours, again)
     # Pixels are in [0, 1] here; int8 is close to, and never equal to, fp32.
-    assert 0 < float((ours - plain).square().mean()) < 10 ** (-20 / 10)
+    assert 0 < float((ours - plain).square().mean()) < 2e-3
 
 
 def test_a_pipeline_gets_the_same_images_from_the_simulator():
