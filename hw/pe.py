@@ -36,9 +36,9 @@ class LaneMix:
         return cls(config.group, config.full_lanes, k + 1, k, digit_passes(DELTA_BITS, k))
 
     @classmethod
-    def dense(cls, group: int, bits: int = 8) -> LaneMix:
-        """`group` equal lanes for operands of `bits` bits in one pass, without digits."""
-        return cls(group, 0, bits, bits, 1)
+    def dense(cls, group: int) -> LaneMix:
+        """`group` equal lanes for 8-bit operands in one pass, without digits."""
+        return cls(group, 0, 8, 8, 1)
 
     @property
     def index_bits(self) -> int:

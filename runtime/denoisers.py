@@ -201,11 +201,6 @@ def digest_of(conditions: Conditions) -> str:
     return digest.hexdigest()
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Number of parameters, however they are stored."""
-    return sum(p.numel() for p in model.parameters())
-
-
 def synthetic_conditions(architecture: Architecture) -> dict[str, torch.Tensor]:
     """Conditions by keyword from a fixed seed, whatever was drawn before."""
     generator = torch.Generator().manual_seed(SEED)

@@ -6,23 +6,11 @@ float64. PSNR of equal images is infinite; JSON has no infinity, writers put nul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 PEAK = 2.0
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5  # 11 x 11 window
-
-
-@dataclass(frozen=True)
-class PairStatistics:
-    """Statistics of one number per image: arithmetic mean, median, smallest; `images` in all."""
-
-    mean: float
-    median: float
-    minimum: float
-    images: int
 
 
 def _pair(images: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,17 +68,6 @@ def ssim(images: np.ndarray, references: np.ndarray, peak: float = PEAK) -> np.n
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
     return (luminance * structure).mean(axis=(1, 2, 3))
-
-
-def pair_statistics(values: np.ndarray) -> PairStatistics:
-    """Statistics of (N,) numbers, one per image; raises ValueError for an empty array."""
-    if values.size == 0:
-        raise ValueError("there are no images to average over; give at least one.")
-    # The mean of the two middle values is undefined for two infinities in numpy's interpolation.
-    ordered = np.sort(values)
-    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
-    median = low if low == high else (low + high) / 2
-    return PairStatistics(float(values.mean()), float(median), float(ordered[0]), len(values))
 
 
 def frechet_distance(

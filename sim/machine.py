@@ -28,20 +28,17 @@ class Machine:
 
     `memory` is the flat content (uint8), `last` the index of the step executed last or None.
     `observer(index, instruction, start, done)` is called for every executed instruction.
-    `check_races=False` leaves out the search for missing tokens. Raises SimulationError for a
-    program without code.
+    Raises SimulationError for a program without code.
     """
 
-    def __init__(
-        self, program: Program, observer: Trace | None = None, check_races: bool = True
-    ) -> None:
+    def __init__(self, program: Program, observer: Trace | None = None) -> None:
         network, config = program.network, program.config
         if "dense" not in program.code:
             raise SimulationError(
                 f"program of network '{network.name}' has no code, because its numerical settings "
                 "are executed by the golden model only; use the backend 'reference'."
             )
-        self.program, self._observer, self._check_races = program, observer, check_races
+        self.program, self._observer = program, observer
         self._host = HostMemory(program, SimulationError)
         self._counters = Counters(
             sorted({*network.encodings, *network.sources}), sorted(network.streams),
@@ -114,7 +111,7 @@ class Machine:
         counters.traffic["instructions"] += sequence.count * INSTRUCTION_BYTES
         # A step that fails leaves half-written state behind; only a dense step may follow it.
         self.last = None
-        timeline = sequencer.run(sequence, core, self._check_races, self._observer)
+        timeline = sequencer.run(sequence, core, trace=self._observer)
         self.last, self._dense_before = index, phase == "dense"
         return StepResult(
             self._read_output(), counters.result(), timeline.cycles, timeline.busy,

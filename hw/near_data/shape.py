@@ -11,13 +11,11 @@ DELTA_BITS = 16  # widest inliers of dy
 CORRECTION_BITS = 8  # widest inliers of correction codes
 RESIDUE_BITS = 15
 SEGMENT_BITS = 3
-RAW_BYTES = 4
 RING = 8  # entries of the ring of frames, at least READ_SLOTS
 
 # Read streams, in the order in which a frame fetches them; the lists follow when they are counted.
 DY, CORRECTION, RAW, X_HAT, SEGMENTS, NOTHING, DY_LIST, CORRECTION_LIST = range(8)
 AREAS = (DY, CORRECTION, RAW, X_HAT, SEGMENTS, NOTHING)
-LISTS = (DY_LIST, CORRECTION_LIST)
 TABLES = 8  # descriptor and tables, in the tags of the read channel
 
 # Write streams, in the order in which a frame drains: x^, y, codes or correction areas; segments;

@@ -55,11 +55,10 @@ def first_divergence(
     other: Sequence[InstructionEvent],
     shadows: Mapping[str, Shadow],
     zero: int,
-    name: str = "the simulator",
 ) -> Divergence | None:
     """The first event that differs, or None. `zero`: cycle of the trace files in which the program
     started. Both sequences are in program order; the shadows advance to the end of the program."""
-    found = [*_times(rtl, other, name)]
+    found = [*_times(rtl, other)]
     expected = {event.index: event for event in other}
     for shadow in shadows.values():
         shadow.read()
@@ -67,7 +66,7 @@ def first_divergence(
         for written in expected[event.index].writes:
             shadow = shadows[written.space]
             shadow.advance(zero + event.done - 1)
-            if (difference := _element(event, written, shadow, name)) is not None:
+            if (difference := _element(event, written, shadow)) is not None:
                 found.append(difference)
                 break
         else:
@@ -79,7 +78,7 @@ def first_divergence(
 
 
 def _times(
-    rtl: Sequence[InstructionEvent], other: Sequence[InstructionEvent], name: str
+    rtl: Sequence[InstructionEvent], other: Sequence[InstructionEvent]
 ) -> Iterator[Divergence]:
     for mine, theirs in zip(rtl, other, strict=True):
         unit, text = mine.instruction.queue.name.lower(), mine.instruction.text()
@@ -89,14 +88,12 @@ def _times(
             if a != b:
                 yield Divergence(
                     min(a, b), unit, mine.index,
-                    f"{what} in cycle {a} in the RTL and {b} in {name}: {text}",
+                    f"{what} in cycle {a} in the RTL and {b} in the simulator: {text}",
                 )  # fmt: skip
                 break
 
 
-def _element(
-    event: InstructionEvent, written: Written, shadow: Shadow, name: str
-) -> Divergence | None:
+def _element(event: InstructionEvent, written: Written, shadow: Shadow) -> Divergence | None:
     words = slice(written.first, written.first + len(written.values))
     values, known = shadow.values[words], shadow.known[words]
     wrong = (values != written.values) | ~known
@@ -107,14 +104,12 @@ def _element(
     return Divergence(
         event.done, event.instruction.queue.name.lower(), event.index,
         f"{written.space} word {written.first + word} lane {lane} holds {got} in the RTL and "
-        f"{written.values[word, lane]} in {name} ({int(wrong.sum())} of {wrong.size} lanes "
+        f"{written.values[word, lane]} in the simulator ({int(wrong.sum())} of {wrong.size} lanes "
         f"differ): {event.instruction.text()}",
     )  # fmt: skip
 
 
-def memory_difference(
-    rtl: np.ndarray, other: np.ndarray, regions: MemoryMap, name: str = "the simulator"
-) -> str | None:
+def memory_difference(rtl: np.ndarray, other: np.ndarray, regions: MemoryMap) -> str | None:
     """The first byte of a named region that differs after a step, or None."""
     for region in regions:
         part = slice(region.address, region.address + region.size)
@@ -123,7 +118,7 @@ def memory_difference(
             at = int(wrong[0])
             return (
                 f"memory region '{region.name}' differs first in byte {at} of {region.size}: "
-                f"{rtl[part][at]} in the RTL and {other[part][at]} in {name} "
+                f"{rtl[part][at]} in the RTL and {other[part][at]} in the simulator "
                 f"({wrong.size} bytes differ)"
             )
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import nn
 
@@ -50,8 +49,3 @@ def scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         clip_sample=True,
     )
-
-
-def add_noise(x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Forward process q(x_t | x_0) on (N, 4, 16, 16) with integer timesteps (N,)."""
-    return scheduler().add_noise(x, noise, t)

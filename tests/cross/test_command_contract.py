@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from signmask.hw.spec.isa import parse
 from signmask.runtime.cli.main import main
+from tests.assembler import parse
 
 STEPS = 3
 KEYS = (

@@ -64,7 +64,7 @@ BUGS = (
     Bug(
         "hw/compressor.py", "m.d.sync += [outlier.eq(flags), count.eq(places[-1])]",
         "m.d.sync += [outlier.eq(flags), count.eq(places[-1] - 1)]",
-        f"{UNITS}/dma/test_compression.py::test_round_trip[8]",
+        f"{UNITS}/dma/test_compression.py::test_compressor[8]",
     ),
     Bug(
         "hw/moments.py", "(self.epsilon - square)", "(0 - square)",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from scipy import linalg, ndimage
@@ -74,25 +72,6 @@ def test_images_that_do_not_pair_are_refused(shape_a: tuple, shape_b: tuple) -> 
 def test_ssim_refuses_images_smaller_than_its_window() -> None:
     with pytest.raises(ValueError, match="8x32 pixels are too small"):
         metrics.ssim(np.zeros((1, 1, 8, 32)), np.zeros((1, 1, 8, 32)))
-
-
-@pytest.mark.parametrize(
-    ("values", "mean", "median", "minimum"),
-    [
-        ([3.0, 1.0, 8.0], 4.0, 3.0, 1.0),
-        ([4.0, 1.0], 2.5, 2.5, 1.0),
-        ([math.inf, 5.0, 2.0], math.inf, 5.0, 2.0),
-        ([math.inf, math.inf], math.inf, math.inf, math.inf),
-    ],
-)
-def test_pair_statistics(values: list[float], mean: float, median: float, minimum: float) -> None:
-    expected = metrics.PairStatistics(mean, median, minimum, len(values))
-    assert metrics.pair_statistics(np.array(values)) == expected
-
-
-def test_pair_statistics_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="no images"):
-        metrics.pair_statistics(np.zeros(0))
 
 
 def gaussian(seed: int, rank: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,11 +7,12 @@ import pytest
 
 from signmask.compiler.backend.lower import lower
 from signmask.hw.spec.config import EDGE, NANO, PAPER
-from signmask.hw.spec.isa import assemble, decode_all
+from signmask.hw.spec.isa import decode_all
 from signmask.hw.spec.network import Knobs
 from signmask.reference.golden import GoldenModel
 from signmask.sim.errors import SimulationError
 from signmask.sim.machine import Machine
+from tests.assembler import assemble
 from tests.tiny_networks import NETWORKS, input_codes
 
 SETTINGS = {

@@ -13,15 +13,14 @@ from signmask.hw.spec.isa import (
     Instruction,
     IsaError,
     Queue,
-    assemble,
     decode_all,
     disassemble,
     field_column,
     pack_descriptor,
-    parse,
     set_signal,
     unpack_descriptor,
 )
+from tests.assembler import assemble, parse
 
 QUEUES = st.frozensets(st.sampled_from(list(Queue)))
 
