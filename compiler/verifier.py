@@ -22,6 +22,8 @@ from signmask.compiler.graph import (
     refs,
 )
 from signmask.hw.spec.network import Network
+from signmask.hw.spec.network_check import check_network
+from signmask.hw.spec.widths import MULTIPLIER_BITS, MULTIPLIER_LIMIT
 
 
 class VerifierError(CompileError):
@@ -105,58 +107,16 @@ def verify_tensors(graph: TensorGraph) -> None:
 
 
 def verify_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
-    """Every name resolves, tensors have the stated type and shape, integers their stated width."""
-    steps = network.steps
-    done: set[str] = {network.input}
-    producers = _producers(network)
-    for name in network.order:
-        if name in network.encodings:
-            encoding = network.encodings[name]
-            for stream in encoding.streams:
-                for producer in producers[stream]:
-                    _require(producer in done, name, f"it reads '{stream}' before '{producer}'")
-            segments = len(tensors[encoding.slopes])
-            shape = len(tensors[encoding.breaks]) == segments - 1
-            _require(shape, name, "breaks and slopes disagree")
-            ordered = (np.diff(tensors[encoding.breaks]) >= 0).all()
-            _require(ordered, name, "its breaks are not ascending")
-        elif name in network.linears:
-            linear = network.linears[name]
-            _require(linear.source in done, name, f"it reads '{linear.source}' too early")
-            weight = tensors[linear.weight]
-            _require(weight.dtype == np.int8, name, "its weight is not int8")
-            if linear.out:
-                multiplier = tensors[linear.multiplier]
-                fits = ((multiplier > 0) & (multiplier < 1 << 15)).all()
-                _require(fits, name, "a multiplier exceeds 15 bits")
-        elif name in network.products:
-            product = network.products[name]
-            for factor in (product.a, product.b):
-                _require(factor in done, name, f"it reads '{factor}' too early")
-            done.add(product.out)
-        else:
-            attention = network.attentions[name]
-            for stream in attention.streams:
-                for producer in producers[stream]:
-                    _require(producer in done, name, f"it reads '{stream}' before '{producer}'")
-            done.add(attention.out)
-        done.add(name)
-    for name, raw in network.streams.items():
-        table = tensors[raw.table]
-        _require(table.dtype == np.int32, name, "its table is not int32")
-        rows = (network.images,) if table.ndim == 3 else ()
-        _require(table.shape == (steps, *rows, raw.channels), name, "its table has the wrong shape")
-
-
-def _producers(network: Network) -> dict[str, set[str]]:
-    """Linears that each stream waits for, those of its addends included."""
-    own: dict[str, set[str]] = {name: set() for name in network.streams}
+    """What the reader of a program checks, and the integer types that the passes promise."""
+    try:
+        check_network(network, tensors)
+    except ValueError as error:
+        raise VerifierError(network.name, str(error)) from None
     for name, linear in network.linears.items():
+        _require(tensors[linear.weight].dtype == np.int8, name, "its weight is not int8")
         if linear.out:
-            own[linear.out].add(name)
-    sums = nx.DiGraph((b, a) for a, stream in network.streams.items() for b in stream.adds)
-    sums.add_nodes_from(network.streams)
-    for name in nx.topological_sort(sums):
-        for addend in network.streams[name].adds:
-            own[name] |= own[addend]
-    return own
+            multiplier = tensors[linear.multiplier]
+            fits = ((multiplier > 0) & (multiplier < MULTIPLIER_LIMIT)).all()
+            _require(fits, name, f"a multiplier exceeds {MULTIPLIER_BITS} bits")
+    for name, stream in network.streams.items():
+        _require(tensors[stream.table].dtype == np.int32, name, "its table is not int32")

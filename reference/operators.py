@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from signmask.hw.spec.network import Network
+from signmask.hw.spec.network_check import check_order
 from signmask.reference.attention import AttentionOperator
 from signmask.reference.delta_encoder import DeltaEncoder
 from signmask.reference.encoding import EncodingOperator
@@ -73,13 +74,7 @@ class Operators:
             raise ValueError(
                 f"network '{network.name}' has {len(outputs)} output operators; it needs one."
             )
-        known = {*network.encodings, *network.linears, *network.attentions, *network.products}
-        if sorted(network.order) != sorted(known):
-            odd = sorted(known.symmetric_difference(network.order)) or ["a repeated name"]
-            raise ValueError(
-                f"the order of network '{network.name}' is not a list of each operator once "
-                f"(see '{odd[0]}'); compile it again."
-            )
+        check_order(network)
         if network.knobs.dataflow == "restore":
             masked = [n for n, encoding in network.encodings.items() if encoding.mode == "mask"]
             if masked:

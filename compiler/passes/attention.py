@@ -15,8 +15,7 @@ from signmask.compiler.passes.constants import Tensors
 from signmask.compiler.passes.grids import Grid
 from signmask.hw.spec.network import Attention
 from signmask.hw.spec.numerics import SOFTMAX_FRACTION, SOFTMAX_STEPS_PER_E
-
-MULTIPLIER_BITS = 15
+from signmask.hw.spec.widths import MULTIPLIER_BITS
 
 
 def fixed_point(name: str, factor: float) -> tuple[int, int]:

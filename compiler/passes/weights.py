@@ -11,8 +11,9 @@ import numpy as np
 
 from signmask.compiler.errors import CompileError
 from signmask.compiler.synthetic import absent, is_absent
+from signmask.hw.spec.numerics import DELTA_BITS
+from signmask.hw.spec.widths import MULTIPLIER_BITS
 
-MULTIPLIER_BITS = 15
 CLIPS = np.linspace(0.6, 1.0, 21)
 # Up to this size every clip is tried; beyond, rounding errors are as uniform as the estimate says.
 SEARCHED = 1 << 18
@@ -97,14 +98,20 @@ def quantise_weight(
         nothing = np.broadcast_to(np.int8(0), (out, kernel, kernel, channels))
         return QuantisedWeight(nothing, multiplier, shift, scale, np.zeros(out, np.int64))
     codes, sums, largest = _codes(flat, scale)
-    bound = 128 * largest
-    if bound >= 2**31:
-        raise CompileError(
-            f"linear '{name}' sums {inputs} products, up to {bound:.3g}, beyond int32; "
-            "split its input channels."
-        )
+    check_accumulator(name, largest)
     ordered = np.ascontiguousarray(codes.reshape(weight.shape).transpose(0, 2, 3, 1))
     return QuantisedWeight(ordered, multiplier, shift, scale, sums)
+
+
+def check_accumulator(name: str, largest: int) -> None:
+    """Raise CompileError where a row of weights, whose magnitudes sum to `largest`, could exceed
+    int32 with operands of DELTA_BITS, which codes and deltas are within."""
+    bound = largest << (DELTA_BITS - 1)
+    if bound >= 1 << 31:
+        raise CompileError(
+            f"linear '{name}' may reach {bound} in its accumulator, beyond int32; split its input "
+            "channels over two layers."
+        )
 
 
 def _blocks(weight: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -44,7 +44,7 @@ def check_network(network: Network, tensors: Mapping[str, np.ndarray]) -> None:
     are read before they are executed, or a tensor is absent, misshaped or not finite."""
     check_fields(network, "network")
     _check_names(network)
-    _check_order(network)
+    check_order(network)
     _Tensors(network, tensors).check()
 
 
@@ -210,8 +210,9 @@ def _positions(record: Stream | Encoding | CodeSource) -> int:
     return record.height * record.width
 
 
-def _check_order(network: Network) -> None:
-    """`order` names every operator once, each behind what it reads; sums have no cycle."""
+def check_order(network: Network) -> None:
+    """Raise ValueError unless `order` names every operator once, each behind what it reads, and no
+    sum has a cycle."""
     operators = [*network.encodings, *network.linears, *network.attentions, *network.products]
     ordered = sorted(operators) == sorted(network.order)
     require(ordered, "network.order", "does not name every operator once")

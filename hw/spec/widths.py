@@ -17,4 +17,5 @@ TOKEN_SHIFTS = range(24, 55)  # of a token's normalisation: with h it is within 
 
 PARAMETER_LIMIT = 1 << 47  # of table entries
 SLOPE_LIMIT = 1 << 23  # of a segment's slope and of a fixed gain A
-MULTIPLIER_LIMIT = 1 << 15
+MULTIPLIER_BITS = 15
+MULTIPLIER_LIMIT = 1 << MULTIPLIER_BITS

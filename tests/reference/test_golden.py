@@ -367,7 +367,7 @@ def test_mistakes_are_named():
         GoldenModel(network, {n: t for n, t in tensors.items() if n != "relu.slopes"}, 1)
     with pytest.raises(ValueError, match="mode mask in a restoring program"):
         GoldenModel(replace(network, knobs=Knobs(dataflow="restore")), tensors, 1)
-    with pytest.raises(ValueError, match="is not a list of each operator once"):
+    with pytest.raises(ValueError, match="does not name every operator once"):
         GoldenModel(replace(network, order=network.order[:-1]), tensors, 1)
 
 
