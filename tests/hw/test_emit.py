@@ -11,9 +11,9 @@ from amaranth.lib.wiring import In, Out
 
 from signmask.hw.emit import emit
 from signmask.hw.package import designs
-from signmask.hw.simulation.lint import lint
 from signmask.hw.spec.config import NANO
 from signmask.runtime.cli.main import main
+from tests.hw.verilog_lint import lint
 
 TINY = replace(
     NANO, name="tiny", rows=2, columns=2, group=8, full_lanes=1, axi_bytes=16, near_data_bytes=16,

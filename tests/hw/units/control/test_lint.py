@@ -6,8 +6,8 @@ from signmask.hw.control import Control
 from signmask.hw.counters import Counters
 from signmask.hw.emit import emit
 from signmask.hw.sequencer import Sequencer
-from signmask.hw.simulation.lint import lint
 from signmask.hw.spec.config import HardwareConfig
+from tests.hw.verilog_lint import lint
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from signmask.hw.emit import emit
 from signmask.hw.sfu.constants import Constants
 from signmask.hw.sfu.normalise_tokens import NormaliseTokens
 from signmask.hw.sfu.softmax import NormaliseRows, Softmax
-from signmask.hw.simulation.lint import lint
 from signmask.hw.spec.config import NANO
+from tests.hw.verilog_lint import lint
 
 
 @pytest.mark.parametrize("group", [8, 16, 64])
