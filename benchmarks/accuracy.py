@@ -3,7 +3,8 @@
 Each setting is sampled with the golden model from the same noise as fp32 and as dense int8 with the
 same activation segments; PSNR is paired by image, the Frechet distance is taken in the bundled
 classifier's feature space to the fp32 samples and to the real test images. Results go to
-docs/data/accuracy-MODEL-STEPS.json; finished settings are kept, so that a run can be resumed.
+docs/data/accuracy-MODEL-STEPS.json; finished settings are kept, so that a run of the same number of
+images can be resumed.
 """
 
 from __future__ import annotations
@@ -26,12 +27,11 @@ from signmask.runtime.baseline import sample_float
 from signmask.runtime.build import calibrate_source
 from signmask.runtime.host import HostScheduler, make_scheduler
 from signmask.runtime.pixels import unfold
-from signmask.runtime.presets import knobs_for
+from signmask.runtime.presets import PAPER, knobs_for
 from signmask.runtime.session import Session
 from signmask.runtime.sources import float_model, resolve
 
 BATCH = 16
-PAPER = {"loop": "open", "norm": "calibrated", "overflow": "clip", "grid_bits": 0}
 
 
 def settings(relu: bool) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -54,7 +54,7 @@ def settings(relu: bool) -> dict[str, tuple[str, dict[str, Any]]]:
     mask |= {f"mask clip refresh {r}": {"refresh_every": r, "overflow": "clip"} for r in (5, 10)}
     paper = {**PAPER, "mask_bits": bits}
     mask |= {
-        "paper": {**PAPER, "mask_bits": 1},
+        "paper": {**PAPER},
         "paper 3 bit": paper,
         "paper f=4": {**paper, "grid_bits": 4},
         "paper trend": {**paper, "norm": "trend"},
@@ -114,6 +114,7 @@ class Study:
         }
         return {
             "knobs": asdict(knobs),
+            "images": len(pixels),
             "psnr_mean": float(to_fp32.mean()),
             "psnr_median": float(np.median(to_fp32)),
             "dense_psnr_mean": float(dense_to_fp32.mean()),
@@ -129,6 +130,21 @@ class Study:
         }
 
 
+def recorded(path: Path, images: int) -> dict[str, Any]:
+    """What the results file holds; ends the program where that is of another number of images."""
+    if not path.exists():
+        return {"settings": {}}
+    data: dict[str, Any] = json.loads(path.read_text())
+    counts = {row.get("images", data.get("images")) for row in data["settings"].values()}
+    if counts - {images}:
+        found = ", ".join(map(str, sorted(counts - {images})))
+        raise SystemExit(
+            f"{path} holds settings of {found} images, not {images}; give that number as --images, "
+            "or move the file away."
+        )
+    return data
+
+
 def main() -> None:
     """Run the settings that the results file lacks."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -141,7 +157,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     path = Path(f"docs/data/accuracy-{args.model}-{args.steps}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = json.loads(path.read_text()) if path.exists() else {"settings": {}}
+    data = recorded(path, args.images)
     study = Study(args.model, args.steps, args.images)
     data |= {
         "model": args.model,
