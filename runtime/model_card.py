@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from signmask.reference.models import bundled, classifier
 from signmask.runtime import metrics
+from signmask.runtime.pixels import grid, png
 
 GRID = 8
 FRECHET_SIZES = (256, 1024)
@@ -66,16 +65,6 @@ _DESCRIPTION = {
     "silu": "SiLU",
     "relu": "ReLU in the residual blocks and before the output, SiLU in the time embedding",
 }
-
-
-def save_grid(images: np.ndarray, path: Path, columns: int = GRID, scale: int = 2) -> None:
-    """Write (N, 1, height, width) pixels in [-1, 1] as one greyscale PNG, N a multiple of
-    `columns`, each pixel enlarged to a square of `scale`."""
-    count, _, height, width = images.shape
-    levels = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
-    tiles = levels.reshape(count // columns, columns, height, width).transpose(0, 2, 1, 3)
-    sheet = tiles.reshape(count // columns * height, columns * width)
-    Image.fromarray(sheet.repeat(scale, axis=0).repeat(scale, axis=1)).save(path, optimize=True)
 
 
 def evaluate(name: str, steps: int = 50, seed: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
@@ -136,7 +125,7 @@ def main() -> None:
     if args.by_eye is None:
         images, figures = evaluate(args.name)
         figures["real_images"] = real_figures()
-        save_grid(images, home / "samples.png")
+        (home / "samples.png").write_bytes(png(grid(images, GRID)))
     else:
         figures = json.loads(record.read_text())
         figures |= {"by_eye": args.by_eye, "judgement": args.judgement}

@@ -11,12 +11,11 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file
 
 from signmask.reference.models import data
-from signmask.reference.models.unet import VARIANTS, build_unet, scheduler
+from signmask.reference.models.unet import ACTIVATIONS, VARIANTS, build_unet, scheduler
 
 __all__ = ["activation", "facts", "folder", "load", "names", "sample", "scheduler", "to_pixels"]
 
 INPUT_SHAPE = (4, 16, 16)
-_ACTIVATIONS = {"fashion-silu": "silu", "fashion-relu": "relu"}
 
 
 def names() -> tuple[str, ...]:
@@ -34,7 +33,7 @@ def folder(name: str) -> Path:
 def activation(name: str) -> str:
     """The activation inside the residual blocks and before the output: 'silu' or 'relu'."""
     folder(name)
-    return _ACTIVATIONS[name]
+    return ACTIVATIONS[name]
 
 
 def load(name: str) -> UNet2DModel:

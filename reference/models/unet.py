@@ -5,7 +5,9 @@ from __future__ import annotations
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import nn
 
-VARIANTS = ("fashion-silu", "fashion-relu")
+# Inside the residual blocks and before the output, by variant.
+ACTIVATIONS = {"fashion-silu": "silu", "fashion-relu": "relu"}
+VARIANTS = tuple(ACTIVATIONS)
 
 UNET_CONFIG = dict(
     sample_size=16,
@@ -30,7 +32,7 @@ def build_unet(variant: str) -> UNet2DModel:
     if variant not in VARIANTS:
         raise ValueError(f"unknown model {variant!r}; bundled models are {', '.join(VARIANTS)}.")
     unet = UNet2DModel(**UNET_CONFIG)
-    if variant == "fashion-relu":
+    if ACTIVATIONS[variant] == "relu":
         unet.conv_act = nn.ReLU()
         for module in unet.modules():
             if type(module).__name__ == "ResnetBlock2D":

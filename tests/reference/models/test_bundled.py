@@ -14,7 +14,6 @@ def test_facts_agree_with_the_model(name: str) -> None:
     facts, unet = bundled.facts(name), bundled.load(name)
     assert facts["parameters"] == sum(p.numel() for p in unet.parameters())
     assert facts["name"] == name
-    assert facts["validation_loss"] < 0.034
     assert facts["input_shape"] == [unet.config.in_channels, 16, 16]
 
 
@@ -27,15 +26,16 @@ def test_activation_is_the_one_stated(name: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize("name", bundled.names())
-@pytest.mark.parametrize("timestep", [100, 500, 900])
-def test_the_trained_model_predicts_the_noise(name: str, timestep: int) -> None:
-    """On its own noisy samples; an untrained or wrongly loaded network is at 1 or above."""
+@pytest.mark.parametrize(("timestep", "bound"), [(100, 0.12), (500, 0.009), (900, 0.0005)])
+def test_the_trained_model_predicts_the_noise(name: str, timestep: int, bound: float) -> None:
+    """On its own noisy samples, bounds are a little above what it reaches; an untrained or wrongly
+    loaded network is at 1 or above."""
     unet = bundled.load(name)
     clean = data.fold(bundled.sample(name, 4, steps=4, seed=0))
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     steps = torch.full((4,), timestep)
     noisy = bundled.scheduler().add_noise(clean, noise, steps)
-    assert (unet(noisy, steps).sample - noise).pow(2).mean().item() < 0.25
+    assert (unet(noisy, steps).sample - noise).pow(2).mean().item() < bound
 
 
 def test_samples_are_pixels_and_follow_the_seed() -> None:
