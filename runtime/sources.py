@@ -179,17 +179,17 @@ def reopen(source: Mapping[str, str], scheduler: Mapping[str, Any]) -> ModelSour
 
 def float_model(model: Any, conditions: Mapping[str, Any] | None = None) -> FloatModel:
     """numpy front of an fp32 model: an `nn.Module`, or a .pt2 file, whose fixed batch is filled
-    with repeats and whose `conditions` are given by input name."""
+    with repeats and whose `conditions` are given by input name. The front raises RunError where
+    the model fails."""
     import torch
+    from torch.utils._pytree import tree_leaves
 
     batch: int | None = None
     call = model
     if isinstance(model, Path):
         from signmask.compiler.archive import load_archive
 
-        program = load_archive(model)
-        batch = next(len(v) for v in _example_values(program) if v.ndim > 1)
-        call = _call_archive(program, conditions or {})
+        batch, call = _call_archive(load_archive(model), conditions or {})
 
     def run(sample: np.ndarray, timestep: int) -> np.ndarray:
         with torch.inference_mode():
@@ -198,37 +198,57 @@ def float_model(model: Any, conditions: Mapping[str, Any] | None = None) -> Floa
             parts = []
             for part in x.split(size):
                 padded = part[torch.arange(size) % len(part)]
-                out = call(padded, torch.tensor([timestep]))
-                eps = getattr(out, "sample", out)
-                eps = eps[0] if isinstance(eps, tuple) else eps
+                try:
+                    out = call(padded, torch.tensor([timestep]))
+                except RunError:
+                    raise
+                except Exception as error:  # a user's module raises anything
+                    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+                    raise RunError(
+                        f"the fp32 model fails at timestep {timestep} ({cause.rstrip('.')}); make "
+                        "it accept the samples and timesteps that it was compiled for."
+                    ) from error
+                leaves = tree_leaves(getattr(out, "sample", out))
+                eps = next(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
                 # Further channels are a learnt variance, which the sampler does not use.
-                parts.append(eps[: len(part), : part.shape[1]])
+                parts.append(eps[: len(part), : part.shape[1]].float())
             return np.asarray(torch.cat(parts).numpy())
 
     return run
 
 
-def _call_archive(program: Any, conditions: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
-    """f(sample, timestep) of an exported program whose further inputs are `conditions`."""
+def _call_archive(
+    program: Any, conditions: Mapping[str, Any]
+) -> tuple[int, Callable[[Any, Any], Any]]:
+    """The fixed batch of an exported program and its f(sample, timestep), images in and out, of
+    whatever types and shapes it was exported with; its further inputs are `conditions`."""
     import torch
-    from torch.utils._pytree import tree_unflatten
+    from torch.utils._pytree import tree_map_only, tree_unflatten
 
-    names, values = program.graph_signature.user_inputs, _example_values(program)
+    from signmask.compiler.passes.capture import SAMPLE_NAMES
+
+    examples = _examples(program)
+    tensors = {name: value for name, value in examples.items() if isinstance(value, torch.Tensor)}
+    first = next((name for name in SAMPLE_NAMES if name in tensors), next(iter(tensors)))
     module, flat = program.module(), {k.replace(".", "_"): v for k, v in conditions.items()}
+    tokens = tensors[first].ndim == 3  # (N, tokens, C); here they are (N, C, 1, tokens)
 
     def call(x: Any, time: Any) -> Any:
         leaves: list[Any] = []
-        for name, like in zip(names, values, strict=True):
-            if name in flat:
-                leaves.append(flat[name])
-            elif like.ndim > 1:
-                leaves.append(x)
+        for name, like in examples.items():
+            if name == first:
+                leaves.append((x.flatten(2).mT if tokens else x).to(like.dtype))
+            elif name not in tensors:
+                leaves.append(like)
+            elif name in flat:
+                leaves.append(flat[name].to(like.dtype))
             else:
                 leaves.append(torch.zeros(like.shape, dtype=like.dtype) + time.to(like.dtype))
         args, kwargs = tree_unflatten(leaves, program.call_spec.in_spec)
-        return module(*args, **kwargs)
+        out = module(*args, **kwargs)
+        return tree_map_only(torch.Tensor, lambda y: y.mT[:, :, None], out) if tokens else out
 
-    return call
+    return len(tensors[first]), call
 
 
 def sha256_of(paths: list[Path]) -> str:
@@ -283,11 +303,16 @@ def _read_scheduler(path: Path) -> dict[str, Any]:
     return {k: v for k, v in config.items() if k == "_class_name" or not k.startswith("_")}
 
 
-def _example_values(program: Any) -> list[Any]:
-    """Shapes and dtypes that an exported program's inputs were fixed to, in order."""
-    names = set(program.graph_signature.user_inputs)
-    return [
-        node.meta["val"]
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in names
-    ]
+def _examples(program: Any) -> dict[str, Any]:
+    """Inputs of an exported program in order, by name: tensors without values, of the shapes and
+    types that it is fixed to, and constants."""
+    from torch.export.graph_signature import ConstantArgument, InputKind
+
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    return {
+        spec.arg.name: spec.arg.value
+        if isinstance(spec.arg, ConstantArgument)
+        else nodes[spec.arg.name].meta["val"]
+        for spec in program.graph_signature.input_specs
+        if spec.kind == InputKind.USER_INPUT
+    }
