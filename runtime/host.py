@@ -19,6 +19,10 @@ from signmask.hw.spec.network import Network
 from signmask.runtime.errors import MissingExtra, RunError
 
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler")
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
+# What diffusers and torch raise for a configuration with wrong values.
+FAULTS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError)
 
 
 @dataclass
@@ -141,8 +145,10 @@ class HostScheduler:
 
     def __init__(self, config: Mapping[str, Any], steps: int) -> None:
         """`config` is a scheduler's configuration with its `_class_name`; raises RunError where it
-        names another class, or MissingExtra without diffusers."""
+        names another class or holds values that make no schedule, or MissingExtra without
+        diffusers."""
         self._scheduler = make_scheduler(config)
+        self.stochastic = type(self._scheduler).__name__ == "DDPMScheduler"
         if not 1 <= steps <= self._scheduler.config.num_train_timesteps:
             raise RunError(
                 f"{steps} steps do not fit a schedule of "
@@ -152,13 +158,14 @@ class HostScheduler:
         try:
             self._scheduler.set_timesteps(steps)
             self.timesteps = tuple(int(t) for t in self._scheduler.timesteps)
-        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-            cause = " ".join(str(error).rstrip(".").split())
+        except FAULTS as error:
             raise RunError(
-                f"the noise schedule cannot make {steps} timesteps ({cause}); correct its "
+                f"the noise schedule cannot make {steps} timesteps ({_cause(error)}); correct its "
                 "configuration."
             ) from error
-        self.stochastic = type(self._scheduler).__name__ == "DDPMScheduler"
+        # Some values only fail when a step is taken.
+        nothing = np.zeros((1, 1, 1, 1))
+        self.step(0, nothing, nothing, self.generators(0, [0]) if self.stochastic else None)
 
     @classmethod
     def of_program(cls, program: Program) -> HostScheduler:
@@ -198,17 +205,18 @@ class HostScheduler:
                 torch.from_numpy(np.ascontiguousarray(sample)),
                 **options,
             )
-        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-            cause = " ".join(str(error).rstrip(".").split())
+        except FAULTS as error:
             raise RunError(
-                f"the noise schedule fails at step {index} ({cause}); correct its configuration."
+                f"the noise schedule fails at step {index} ({_cause(error)}); correct its "
+                "configuration."
             ) from error
         return np.asarray(result.prev_sample.numpy())
 
 
 def make_scheduler(config: Mapping[str, Any]) -> Any:
     """A diffusers scheduler from `Program.scheduler`; raises RunError for another class than DDIM
-    or DDPM, or MissingExtra without diffusers."""
+    or DDPM, a learnt variance or values that make no schedule, or MissingExtra without diffusers.
+    """
     try:
         import diffusers
     except ImportError:
@@ -218,11 +226,13 @@ def make_scheduler(config: Mapping[str, Any]) -> Any:
         raise RunError(
             f"scheduler '{name}' is not supported on the host; use {' or '.join(SCHEDULERS)}."
         )
+    _check(name, config)
     try:
         return getattr(diffusers, name).from_config(dict(config))
-    except (TypeError, ValueError, LookupError, ArithmeticError, NotImplementedError) as error:
+    except FAULTS as error:
         raise RunError(
-            f"the noise schedule '{name}' cannot be set up ({error}); correct its configuration."
+            f"the noise schedule '{name}' cannot be set up ({_cause(error)}); correct its "
+            "configuration."
         ) from error
 
 
@@ -231,6 +241,44 @@ def scheduler_config(scheduler: Any) -> dict[str, Any]:
     config = {k: v for k, v in dict(scheduler.config).items() if not k.startswith("_")}
     config = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in config.items()}
     return {"_class_name": type(scheduler).__name__, **config}
+
+
+def _check(name: str, config: Mapping[str, Any]) -> None:
+    """Raise RunError for values that diffusers accepts until a step is taken, or that it explains
+    badly."""
+    variance = config.get("variance_type")
+    if name == "DDPMScheduler" and variance in ("learned", "learned_range"):
+        raise RunError(
+            f"the noise schedule '{name}' has variance_type '{variance}', and the host samples "
+            "without a learnt variance; set variance_type to 'fixed_small', or use DDIMScheduler."
+        )
+    choices: dict[str, tuple[str, ...]] = {"prediction_type": PREDICTIONS}
+    if name == "DDPMScheduler":
+        choices["variance_type"] = VARIANCES
+    for key, known in choices.items():
+        value = config.get(key, known[0])
+        if value not in known:
+            raise RunError(
+                f"the noise schedule '{name}' has {key} {value!r}; choose one of "
+                f"{', '.join(known)}."
+            )
+    training = config.get("num_train_timesteps", 1000)
+    if not isinstance(training, int) or isinstance(training, bool) or training < 1:
+        raise RunError(
+            f"the noise schedule '{name}' has num_train_timesteps {training!r}; give a whole "
+            "number from 1."
+        )
+    for key in ("beta_start", "beta_end"):
+        value = config.get(key, 0.01)
+        if not isinstance(value, int | float) or not 0 <= value < 1:
+            raise RunError(
+                f"the noise schedule '{name}' has {key} {value!r}; give a number from 0 to below 1."
+            )
+
+
+def _cause(error: Exception) -> str:
+    """What an exception says, on one line without a full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
 
 
 def _short(timesteps: tuple[int, ...]) -> str:

@@ -94,6 +94,37 @@ def test_scheduler_rejects_classes_and_steps():
         HostScheduler(SCHEDULE, 0)
 
 
+@pytest.mark.parametrize("schedule", [SCHEDULE, DDPM])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("prediction_type", "flow", "prediction_type 'flow'; choose one of epsilon"),
+        ("num_train_timesteps", -5, "num_train_timesteps -5; give a whole number"),
+        ("num_train_timesteps", "1000", "num_train_timesteps '1000'"),
+        ("num_train_timesteps", 2.5, "num_train_timesteps 2.5"),
+        ("beta_start", "x", "beta_start 'x'; give a number"),
+        ("beta_end", None, "beta_end None"),
+        ("beta_schedule", "x", "cannot be set up .x is not implemented"),
+        ("trained_betas", [0.1, 0.2], "fails at step 0 .index 999 is out of bounds"),
+        ("clip_sample_range", "x", "fails at step 0 .bad operand"),
+        ("timestep_spacing", "x", "cannot make 3 timesteps"),
+        ("_class_name", ["a"], "is not supported on the host"),
+    ],
+)
+def test_wrong_values_of_a_schedule_are_one_sentence(schedule, field, value, message):
+    with pytest.raises(RunError, match=message) as caught:
+        HostScheduler({**schedule, field: value}, 3)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variance", ["learned", "learned_range"])
+def test_a_learnt_variance_is_refused(variance):
+    with pytest.raises(RunError, match=f"variance_type '{variance}'.* set variance_type to"):
+        HostScheduler({**DDPM, "variance_type": variance}, 3)
+    with pytest.raises(RunError, match="variance_type 'odd'; choose one of fixed_small"):
+        HostScheduler({**DDPM, "variance_type": "odd"}, 3)
+
+
 def test_log_adds_up():
     log = HostLog()
     for _ in range(2):
