@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class Calibration:
     range; per norm `group_mean`, `group_deviation` (steps, groups), the mean and the geometric mean
     over images (of a token's norm: and positions) of the raw tensor's group statistics; per stream
     `channel_mean` (steps, channels). `inputs` float32 (steps, images, C, H, W): network inputs of a
-    few trajectories, of float16 precision so that a saved calibration is the same."""
+    few trajectories, of float16 precision where that holds them all, so that their file is small.
+    """
 
     timesteps: tuple[int, ...]
     ranges: dict[str, np.ndarray] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class Calibration:
     def save(self, path: str | Path) -> None:
         """Write as safetensors."""
         tensors = {f"{t}/{k}": v for t in _TABLES for k, v in getattr(self, t).items()}
-        tensors["inputs"] = np.ascontiguousarray(self.inputs, np.float16)
+        tensors["inputs"] = _half(self.inputs)
         save_file(tensors, path, metadata={"timesteps": json.dumps(self.timesteps)})
 
     @classmethod
@@ -147,19 +149,14 @@ def measure(
         for step, timestep in enumerate(scheduler.timesteps):
             scaled = scheduler.scale_model_input(x, timestep)
             inputs.append(scaled.numpy().copy())
-            if counting:
-                ranges.counting(step)
+            ranges.at(step, timestep)
             # Further channels are a learnt variance, which the sampler does not use.
             predicted = model(scaled, step, ranges.observe)[:, : x.shape[1]]
             x = scheduler.step(predicted, timestep, x).prev_sample
+            _require_finite(bool(torch.isfinite(x).all()), "the sample", timestep)
             if progress is not None:
                 done = (index + (step + 1) / len(graph.timesteps)) / len(runs)
                 progress("calibrate", done)
-        if not torch.isfinite(x).all():
-            raise CompileError(
-                "sampling the float model gives NaN or infinity; check the weights and the "
-                "scheduler."
-            )
         if not counting:
             ranges.fix()
         elif sum(len(s[0]) for s in stored) < kept:
@@ -167,15 +164,31 @@ def measure(
     ranges.finish(result)
     kept = -(-kept // graph.images) * graph.images
     kept_inputs = np.concatenate(stored, 1)[:, :kept]
-    result.inputs = kept_inputs.astype(np.float16).astype(np.float32)
+    result.inputs = _half(kept_inputs).astype(np.float32)
     return result
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    """float16, or float32 where one of the values is beyond its range."""
+    with np.errstate(over="ignore"):
+        half = np.ascontiguousarray(values, np.float16)
+    return half if np.isfinite(half).all() else np.ascontiguousarray(values, np.float32)
+
+
+def _require_finite(finite: bool, place: str, timestep: Any) -> None:
+    if not finite:
+        raise CompileError(
+            f"sampling the float model gives NaN or infinity in {place} at timestep "
+            f"{int(timestep)}; check the weights and the scheduler."
+        )
 
 
 class _Ranges:
     """Collector behind `measure`: first ranges, then histograms and moments."""
 
     def __init__(self, graph: TensorGraph) -> None:
-        self.graph, self.step, self.fixed = graph, 0, False
+        self.graph, self.fixed = graph, False
+        self.step, self.timestep = 0, 0
         steps = len(graph.timesteps)
         self.steps = steps
         attended = {s for _, op in graph.of(AttentionOp) for s in op.streams}
@@ -197,13 +210,14 @@ class _Ranges:
         self.means: dict[str, np.ndarray] = {}
         self.logs: dict[str, np.ndarray] = {}
 
-    def counting(self, step: int) -> None:
+    def at(self, step: int, timestep: Any) -> None:
         """Announce the step of the tensors that follow."""
-        self.step = step
+        self.step, self.timestep = step, timestep
 
     def observe(self, name: str, x: torch.Tensor) -> None:
-        """One tensor of the current step."""
+        """One tensor of the current step; raises CompileError for NaN and infinity."""
         low, high = (float(v) for v in x.aminmax())
+        _require_finite(isfinite(low) and isfinite(high), f"'{name}'", self.timestep)
         self.low[name] = min(low, self.low.get(name, low))
         self.high[name] = max(high, self.high.get(name, high))
         if not self.fixed:

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import torch
+from diffusers import DDIMScheduler
 
 from signmask.compiler.calibration import BINS, Calibration
 from signmask.compiler.errors import CompileError
@@ -35,6 +37,26 @@ def test_inputs_start_with_the_noise_of_each_image(measured):
     # float16 merges a few of the 384 draws
     assert len(np.unique(measured.inputs[0])) > 300
     assert not np.array_equal(measured.inputs[0, 0], measured.inputs[0, 1])
+
+
+def test_inputs_beyond_float16_are_kept(tmp_path):
+    wide = {"clip_sample": False, "prediction_type": "sample"}
+    model = tiny()
+    with torch.no_grad():
+        model.last.bias.fill_(1e6)
+    found = calibrate(model, DDIMScheduler(**wide), 3, example(), images=1)
+    assert np.isfinite(found.inputs).all() and np.abs(found.inputs).max() > 65504
+    found.save(tmp_path / "c.safetensors")
+    assert (Calibration.load(tmp_path / "c.safetensors").inputs == found.inputs).all()
+
+
+@pytest.mark.parametrize("layer", ["stem", "last"])
+def test_overflow_while_sampling_is_one_sentence(layer):
+    model = tiny()
+    with torch.no_grad():
+        model.get_submodule(layer).weight.fill_(3e38)
+    with pytest.raises(CompileError, match=f"in '{layer}.*' at timestep 999; check the weights"):
+        calibrate(model, scheduler(), 3, example(), images=1)
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100])
