@@ -91,13 +91,17 @@ class ModelSource:
         """numpy front of what `load` gave."""
         return float_model(model, self._file_conditions() if isinstance(model, Path) else {})
 
-    def condition_digest(self, model: Any) -> str:
-        """SHA-256 of the conditions of what `load` gave; empty without any."""
-        from signmask.runtime.denoisers import Conditioned, digest_of
+    def condition_digest(self, model: Any = None) -> str:
+        """SHA-256 of all conditions, synthetic ones included, of what `load` gave or would give;
+        empty without any."""
+        from signmask.runtime.denoisers import Conditioned, digest_of, synthetic_conditions
 
-        return digest_of(
-            model.conditions if isinstance(model, Conditioned) else self._file_conditions()
-        )
+        if isinstance(model, Conditioned):
+            return digest_of(model.conditions)
+        drawn = {}
+        if self.kind == "architecture":
+            drawn = synthetic_conditions(architecture(self.path))
+        return digest_of(drawn | self._file_conditions())
 
     def _file_conditions(self) -> dict[str, Any]:
         return {} if self.conditions is None else read_conditions(self.conditions)
@@ -169,7 +173,7 @@ def reopen(source: Mapping[str, str], scheduler: Mapping[str, Any]) -> ModelSour
         raise RunError(
             f"the fp32 model '{path}' was altered since the program was compiled; compile it again."
         )
-    if conditions and found.condition_digest(None) != source.get("conditions_sha256"):
+    if conditions and found.condition_digest() != source.get("conditions_sha256"):
         raise RunError(
             f"the conditions in '{conditions}' were altered since the program was compiled; "
             "compile it again."

@@ -12,7 +12,7 @@ from signmask.hw.spec.container import Program
 from signmask.runtime import architectures, denoisers
 from signmask.runtime.errors import RunError
 from signmask.runtime.folders import open_folder
-from signmask.runtime.sources import resolve
+from signmask.runtime.sources import reopen, resolve
 from tests.runtime.test_cli import call, failure
 
 SMALL = [name for name in architectures.names() if name.endswith("-small")]
@@ -184,6 +184,18 @@ def test_a_named_architecture_compiles_and_runs(capsys, tmp_path):
     code, out, _ = call(capsys, "run", path, "--backend", "reference", "--json")
     facts = json.loads(out)
     assert code == 0 and facts["psnr_db_vs_fp32"] > 20 and facts["identical_to_dense"]
+
+
+def test_conditions_of_a_program_are_known_again(tmp_path):
+    """One of several conditions in the file, the others synthetic."""
+    path = tmp_path / "c.safetensors"
+    save_file({"encoder_hidden_states": torch.randn(1, 5, 32)}, path)
+    source = resolve("sdxl-small", conditions=path)
+    facts = source.to_json() | {"conditions_sha256": source.condition_digest(source.load())}
+    assert reopen(facts, source.scheduler) == source
+    save_file({"encoder_hidden_states": torch.randn(1, 5, 32)}, path)
+    with pytest.raises(RunError, match="were altered since"):
+        reopen(facts, source.scheduler)
 
 
 def test_models_lists_architectures(capsys):
