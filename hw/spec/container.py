@@ -35,6 +35,8 @@ MAGIC = b"SIGNMASK"
 VERSION = 3
 LARGEST_BATCH = 1 << 12
 LARGEST_ADDRESS = 1 << 40  # of the instructions' address fields
+SOURCE_KINDS = ("bundled", "architecture", "export", "folder", "module")
+SOURCE_KEYS = ("kind", "path", "sha256", "unfold", "conditions", "conditions_sha256")
 
 
 class ProgramError(ValueError):
@@ -49,8 +51,9 @@ class Program:
     are "none". code: instruction words by phase ("dense", "delta"),
     uint8 (instructions, isa.INSTRUCTION_BYTES). image: initial memory content, uint8, placed at
     address 0. memory_map: regions as `memory_map.Region` dictionaries. report: the compiler's
-    per-layer table. source: where the fp32 model is found: kind (bundled, export, folder), path,
-    sha256. scheduler: diffusers scheduler config of the sampler.
+    per-layer table. source: where the fp32 model is found: kind (one of SOURCE_KINDS), path,
+    sha256; unfold: pixels per side that the model folds into channels; its conditions' file and
+    conditions_sha256, where it has any. scheduler: diffusers scheduler config of the sampler.
     """
 
     config: HardwareConfig
@@ -182,5 +185,18 @@ class Program:
             require(inside, f"memory region '{region.name}'", "lies outside memory")
         for name in ("source", "scheduler"):
             require(isinstance(getattr(self, name), dict), name, "is no table")
+        self._check_source()
         for row in self.report:
             require(isinstance(row, dict), "report", f"{row!r} is no row")
+
+    def _check_source(self) -> None:
+        for key, value in self.source.items():
+            require(key in SOURCE_KEYS, "source", f"has an unknown entry '{key}'")
+            require(isinstance(value, str), f"source['{key}']", f"{value!r} is no string")
+            require("\0" not in value, f"source['{key}']", "holds a zero byte")
+        kind, unfold = self.source.get("kind", "module"), self.source.get("unfold", "1")
+        require(kind in SOURCE_KINDS, "source['kind']", f"'{kind}' is no kind of source")
+        channels = self.network.sources[self.network.input].real_channels
+        whole = unfold.isascii() and unfold.isdigit() and len(unfold) < 4 and int(unfold) > 0
+        fits = whole and channels % int(unfold) ** 2 == 0
+        require(fits, "source['unfold']", f"'{unfold}' does not fold {channels} channels")

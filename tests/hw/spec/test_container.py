@@ -83,3 +83,24 @@ def test_wrong_order():
         Program.from_bytes(
             replace(program, network=replace(program.network, order=order)).to_bytes()
         )
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"unfold": "x"}, "'x' does not fold 4 channels"),
+        ({"unfold": "3"}, "'3' does not fold 4 channels"),
+        ({"unfold": "0"}, "'0' does not fold 4 channels"),
+        ({"unfold": 2}, "2 is no string"),
+        ({"kind": "pickle"}, "'pickle' is no kind of source"),
+        ({"path": None}, "None is no string"),
+        ({"path": "a\0b"}, "holds a zero byte"),
+        ({"place": "x"}, "has an unknown entry 'place'"),
+    ],
+)
+def test_sources_that_say_nothing_usable(source, message):
+    program = tiny_program("unet")
+    good = {"kind": "bundled", "path": "fashion-silu", "sha256": "", "unfold": "2"}
+    Program.from_bytes(replace(program, source=good).to_bytes())
+    with pytest.raises(ProgramError, match=message):
+        Program.from_bytes(replace(program, source=good | source).to_bytes())
