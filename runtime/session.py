@@ -81,8 +81,8 @@ class SampleResult:
 class RefreshPlan:
     """Decides before each step whether it is dense: the first, every R steps, or on drift.
 
-    Drift is the fraction of elements, over all encodings with more than one segment, whose segment
-    changed in the step before. It is taken over the whole batch, so a program with `refresh_drift`
+    Drift is the fraction of elements, over all encodings in a mask with more than one segment, whose
+    segment changed in the step before. It is taken over the whole batch, so a program with `refresh_drift`
     is the one case in which an image's result can depend on its neighbours.
     """
 
@@ -92,7 +92,7 @@ class RefreshPlan:
         self._segmented = {
             name: program.batch * encoding.channels * encoding.height * encoding.width
             for name, encoding in network.encodings.items()
-            if program.tensors[encoding.breaks].size
+            if encoding.mode == "mask" and program.tensors[encoding.breaks].size
         }
         self._since = 0
         self._drift = 0.0

@@ -71,13 +71,28 @@ def test_first_step_is_dense_and_refreshes_follow():
 def test_drift_refreshes_after_a_step_with_many_changes():
     program = tiny_program(batch=1, refresh_drift=0.5)
     encodings = program.network.encodings.values()
-    segmented = [e for e in encodings if program.tensors[e.breaks].size]
+    segmented = [e for e in encodings if e.mode == "mask" and program.tensors[e.breaks].size]
     elements = sum(e.channels * e.height * e.width for e in segmented)
     plan = RefreshPlan(program)
     plan.executed(True, {})
     for changes, dense in ((elements // 2, False), (elements // 2 + 1, True)):
         plan.executed(False, {segmented[0].name: {"segment_changes": changes}})
         assert plan.dense(2) is dense
+
+
+def test_drift_is_of_encodings_in_a_mask_alone():
+    program = tiny_program(batch=1, refresh_drift=0.5)
+    encodings = dict(program.network.encodings)
+    segmented = [n for n, e in encodings.items() if program.tensors[e.breaks].size]
+    kept, *others = segmented
+    assert others
+    encodings |= {n: replace(encodings[n], mode="restore") for n in others}
+    program = replace(program, network=replace(program.network, encodings=encodings))
+    shape = encodings[kept].channels * encodings[kept].height * encodings[kept].width
+    plan = RefreshPlan(program)
+    plan.executed(True, {})
+    plan.executed(False, {kept: {"segment_changes": shape // 2 + 1}})
+    assert plan.dense(2)
 
 
 def test_restore_with_spill_is_the_dense_run():
