@@ -32,7 +32,8 @@ class CompiledModel(nn.Module):
     state. Conditions (text, class) are constants of the program: what a pipeline passes must equal
     them. `cycles` and `traffic` count what an accelerator spent since that step.
 
-    program: what to run. backend: "reference", "sim", or an object with the `Backend` interface.
+    program: what to run. backend: "reference", "gpu", "sim", "rtl" or an object with the `Backend`
+    interface.
     config: the diffusers configuration of the model it replaces, or None.
     """
 

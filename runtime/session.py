@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +22,14 @@ from signmask.runtime.host import (
 )
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
+
+
+@runtime_checkable
+class Closeable(Protocol):
+    """A backend that holds a process or files."""
+
+    def close(self) -> None:
+        """Give them back."""
 
 
 @dataclass
@@ -81,9 +90,9 @@ class SampleResult:
 class RefreshPlan:
     """Decides before each step whether it is dense: the first, every R steps, or on drift.
 
-    Drift is the fraction of elements, over all encodings in a mask with more than one segment, whose
-    segment changed in the step before. It is taken over the whole batch, so a program with `refresh_drift`
-    is the one case in which an image's result can depend on its neighbours.
+    Drift is the fraction of elements, over all encodings in a mask with more than one segment,
+    whose segment changed in the step before. It is taken over the whole batch, so a program with
+    `refresh_drift` is the one case in which an image's result can depend on its neighbours.
     """
 
     def __init__(self, program: Program) -> None:
@@ -120,9 +129,9 @@ class RefreshPlan:
 class Session:
     """Samples images with a compiled program.
 
-    program: what to run. backend: "reference" (untimed golden model), "sim" (cycle-level
-    simulator), or an object with the `Backend` interface. Raises RunError for an unknown backend or
-    a scheduler that does not fit the program.
+    program: what to run. backend: "reference" (untimed golden model), "gpu" (the same in Triton
+    kernels), "sim" (cycle-level simulator), "rtl" (Verilator), or an object with the `Backend`
+    interface. Raises RunError for an unknown backend or a scheduler that does not fit the program.
     """
 
     def __init__(self, program: Program, backend: str | Backend = "reference") -> None:
@@ -132,6 +141,11 @@ class Session:
         self.backend: Backend
         self.scheduler = HostScheduler.of_program(program)
         self.backend = self._open(backend) if isinstance(backend, str) else backend
+
+    def close(self) -> None:
+        """Give back what the backend holds, such as a process; nothing can be sampled after it."""
+        if isinstance(self.backend, Closeable):
+            self.backend.close()
 
     def _open(self, name: str) -> Backend:
         """The backend of that name, where the program fits it and this machine."""
@@ -164,14 +178,13 @@ class Session:
         RunError for a bad count or seed, and for NaN or infinity on the way.
         """
         program, network = self.program, self.program.network
-        log = HostLog()
-        with log.record("noise", images * int(np.prod(self.shape))):
-            start = self.scheduler.initial(noise(seed, images, self.shape))
+        if images < 1:
+            raise RunError(f"the number of images is {images}; use at least 1.")
         if images % network.images:
             raise RunError(
                 f"'{network.name}' makes {network.images} images at once (frames of a video, or "
-                f"images with conditions of their own) and {images} are asked for; use --images "
-                f"{-(-images // network.images) * network.images}."
+                f"images with conditions of their own) and {images} are asked for; ask for "
+                f"{-(-images // network.images) * network.images} images."
             )
         steps = network.steps if first is None else first
         if not 1 <= steps <= network.steps:
@@ -179,6 +192,9 @@ class Session:
                 f"the first {steps} steps are asked for and the program has {network.steps}; "
                 f"choose 1 to {network.steps}."
             )
+        log = HostLog()
+        with log.record("noise", images * int(np.prod(self.shape))):
+            start = self.scheduler.initial(noise(seed, images, self.shape))
         records = tuple(StepRecord(i, t) for i, t in enumerate(network.timesteps[:steps]))
         hashes = [hashlib.sha256() for _ in range(images)]
         final = np.empty_like(start)
@@ -186,11 +202,11 @@ class Session:
         busy: Counter[str] = Counter()
         traffic: Counter[str] = Counter()
         batches = range(0, images, program.batch)
-        for number, first in enumerate(batches):
-            count = min(program.batch, images - first)
+        for number, at in enumerate(batches):
+            count = min(program.batch, images - at)
             # np.resize repeats the images that are there until the batch is full.
-            x = np.resize(start[first : first + count], (program.batch, *self.shape))
-            generators = self._generators(seed, first, count)
+            x = np.resize(start[at : at + count], (program.batch, *self.shape))
+            generators = self._generators(seed, at, count)
             plan = RefreshPlan(program)
             for index, record in enumerate(records):
                 with log.record("input codes", x.size):
@@ -211,16 +227,16 @@ class Session:
                 traffic.update(result.traffic)
                 accumulators = np.ascontiguousarray(result.accumulators, "<i4")
                 for image in range(count):
-                    hashes[first + image].update(accumulators[image].tobytes())
+                    hashes[at + image].update(accumulators[image].tobytes())
                 with log.record("predicted noise", x.size):
                     eps = predicted_noise(network, program.tensors, index, accumulators)
                 with log.record("scheduler step", x.size):
                     x = self.scheduler.step(index, eps, x, generators)
                 if path is not None:
-                    path[index, first : first + count] = x[:count]
+                    path[index, at : at + count] = x[:count]
                 if progress:
                     progress(number * steps + index + 1, len(batches) * steps)
-            final[first : first + count] = x[:count]
+            final[at : at + count] = x[:count]
         cycles = sum(record.cycles for record in records)
         return SampleResult(
             images=final,

@@ -128,6 +128,15 @@ def test_trajectory_ends_at_the_images():
     assert np.array_equal(result.trajectory[-1], result.images.astype(np.float32))
 
 
+def test_counts_are_checked_before_noise_is_drawn(monkeypatch):
+    program = tiny_program()
+    session = Session(replace(program, network=replace(program.network, images=2)))
+    monkeypatch.setattr("signmask.runtime.session.noise", lambda *_: pytest.fail("noise drawn"))
+    for count, first, message in ((3, None, "ask for 4 images"), (2, 9, "first 9 steps")):
+        with pytest.raises(RunError, match=message):
+            session.sample(count, first=first)
+
+
 def test_errors_are_sentences():
     program = tiny_program()
     with pytest.raises(RunError, match="unknown backend 'tpu'"):
