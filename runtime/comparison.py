@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -119,15 +120,15 @@ def compare_dataflows(
         if backend == "reference":
             # Untimed, and an image does not depend on its batch: take the faster one.
             program = replace(program, batch=min(images, GOLDEN_BATCH))
-        session = Session(program, backend)
-        if plain is None:
-            scheduler = HostScheduler.of_program(program)
-            fraction = _fraction(tell, "sampling fp32")
-            front = source.float_model(model)
-            plain = sample_float(front, scheduler, session.shape, images, seed, fraction)
-            pixels[FLOAT] = unfold(plain.images, source.unfold)
-        fraction = _fraction(tell, f"running {label} on {backend}")
-        result = session.sample(images, seed, fraction, trajectory=True)
+        with closing(Session(program, backend)) as session:
+            if plain is None:
+                scheduler = HostScheduler.of_program(program)
+                fraction = _fraction(tell, "sampling fp32")
+                front = source.float_model(model)
+                plain = sample_float(front, scheduler, session.shape, images, seed, fraction)
+                pixels[FLOAT] = unfold(plain.images, source.unfold)
+            fraction = _fraction(tell, f"running {label} on {backend}")
+            result = session.sample(images, seed, fraction, trajectory=True)
         dense = _dense_run(program, label, backend, result, dense_runs, tell)
         pixels[label] = unfold(result.images, source.unfold)
         against = measure(pixels[label], unfold(dense.images, source.unfold))

@@ -46,14 +46,17 @@ def diff(
     finally:
         both.close()
     facts: dict[str, Any] = {
-        "program": str(program), "steps": both.steps, "differences": both.differences,
+        "program": str(program), "steps": both.steps, "times_compared": stall_seed is None,
+        "differences": both.differences,
     }  # fmt: skip
     if json:
         print_json(facts)
     elif not both.differences:
+        times = "start, end, " if stall_seed is None else ""
+        untimed = "" if stall_seed is None else "; under random stalls, times were not compared"
         out.print(
-            f"{both.steps} steps: every start, end, scratchpad write, memory byte and output of "
-            "the RTL is the simulator's."
+            f"{both.steps} steps: every {times}scratchpad write, memory byte and output of the "
+            f"RTL is the simulator's{untimed}."
         )
     for text in [] if json else both.differences:
         out.print(text, markup=False, highlight=False)

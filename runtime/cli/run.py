@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,14 +14,6 @@ from signmask.hw.spec.container import Program
 from signmask.runtime.cli import options
 from signmask.runtime.cli.console import out, print_json, print_table, progress_bar
 from signmask.runtime.errors import RunError
-
-
-@runtime_checkable
-class Closeable(Protocol):
-    """A backend that holds a process or files."""
-
-    def close(self) -> None:
-        """Give them back."""
 
 
 def run(
@@ -67,10 +60,8 @@ def run(
         )
     else:
         session = Session(loaded, backend)
-    with progress_bar(f"sampling on {backend}") as progress:
+    with closing(session), progress_bar(f"sampling on {backend}") as progress:
         result = session.sample(images, seed, progress, first=first)
-    if isinstance(session.backend, Closeable):
-        session.backend.close()
     with progress_bar("comparing with fp32 and dense") as progress:
         measured = measure_run(loaded, backend, result, progress)
     facts: dict[str, Any] = {"program": str(program), **measured.facts}

@@ -8,6 +8,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from signmask.runtime.cli.main import main
+from signmask.runtime.errors import RunError
+from signmask.runtime.session import Session
 from tests.runtime.programs import tiny_program
 
 RUN_KEYS = (
@@ -124,3 +126,44 @@ def test_bad_runs(capsys, tmp_path, program_file):
     replace(program, tensors=nan).save(program_file)
     assert "NaN" in failure(capsys, *run)
     assert not out.exists()
+
+
+class Rtl:
+    """Stands for the RTL: refuses every step, and counts how often it is closed."""
+
+    closed = 0
+
+    def dense_step(self, index, codes):
+        raise RunError("the simulation ended; run it again.")
+
+    delta_step = dense_step
+
+    def close(self):
+        self.closed += 1
+
+
+def test_the_rtl_is_closed_after_a_failure(capsys, program_file, monkeypatch):
+    machine = Rtl()
+    monkeypatch.setattr("signmask.runtime.backend.open_rtl", lambda *_: machine)
+    assert "simulation ended" in failure(capsys, "run", program_file, "--backend", "rtl")
+    assert machine.closed == 1
+
+
+def test_under_stalls_only_results_are_claimed(capsys, program_file, monkeypatch):
+    class Same:
+        steps, differences = 3, []
+
+        def __init__(self, program, stall_seed, waves):
+            self.backend = Session(program).backend
+            self.dense_step, self.delta_step = self.backend.dense_step, self.backend.delta_step
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("signmask.runtime.divergence.Lockstep", Same)
+    timed = call(capsys, "hw", "diff", program_file)[1]
+    assert "every start, end, scratchpad write" in timed and "stalls" not in timed
+    stalled = call(capsys, "hw", "diff", program_file, "--stall-seed", 1)[1]
+    assert "every scratchpad write" in stalled and "times were not compared." in stalled
+    facts = json.loads(call(capsys, "hw", "diff", program_file, "--stall-seed", 1, "--json")[1])
+    assert facts["times_compared"] is False
