@@ -64,7 +64,9 @@ def build_program(
     if batch < 1:
         raise RunError(f"the batch is {batch}; compile for at least 1 image.")
     if images < 0:
-        raise RunError(f"--calibration-images is {images}; use 0 (assume statistics) or more.")
+        raise RunError(
+            f"{images} calibration images are asked for; use 0 (assume statistics) or more."
+        )
     HostScheduler(source.scheduler, steps)
     from signmask.compiler.driver import compile_model
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -55,10 +55,8 @@ class Conditioned(nn.Module):
 
     def example(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A sample of the configured shape and a timestep, to export with."""
-        size = self.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
         images = max([self.frames, *(len(c) for c in self.conditions.values())])
-        return torch.zeros(images, self.config.in_channels, height, width), torch.tensor([1])
+        return torch.zeros(images, *sample_shape(self.get_submodule(self.part))), torch.tensor([1])
 
     def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """Predicted noise (and variance, where the model learns it), one tensor."""
@@ -175,14 +173,35 @@ def build(
     return Conditioned(model, given, part, architecture.images).eval().requires_grad_(False)
 
 
+def sample_shape(model: nn.Module) -> tuple[int, int, int]:
+    """(channels, height, width) of the samples that a model's config states; raises RunError."""
+    config = getattr(model, "config", None)
+    channels, size = (getattr(config, name, None) for name in ("in_channels", "sample_size"))
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    shape = channels, *sides
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise RunError(
+            f"the config of {type(model).__name__} has in_channels {channels} and sample_size "
+            f"{size}, which state no sample (channels, height, width); set both, or export the "
+            "model with torch.export.save and compile the .pt2 file."
+        )
+    return cast(tuple[int, int, int], shape)
+
+
 def flatten(keywords: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
-    """The tensors of (nested) keyword arguments by dotted keyword; None is left out."""
+    """The tensors of (nested) keyword arguments by dotted keyword; None is left out. Raises
+    RunError for what makes no tensor."""
     found: dict[str, torch.Tensor] = {}
     for name, value in keywords.items():
         if isinstance(value, Mapping):
             found |= flatten(value, f"{prefix}{name}.")
         elif value is not None:
-            found[f"{prefix}{name}"] = torch.as_tensor(value)
+            try:
+                found[f"{prefix}{name}"] = torch.as_tensor(value)
+            except (TypeError, ValueError, RuntimeError):
+                raise RunError(
+                    f"condition '{prefix}{name}' is a {type(value).__name__}; give a tensor."
+                ) from None
     return found
 
 

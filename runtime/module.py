@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.unets.unet_2d import UNet2DOutput
@@ -16,7 +17,7 @@ from signmask.hw.spec.config import HardwareConfig, preset
 from signmask.hw.spec.container import Program
 from signmask.runtime.backend import BACKENDS, Backend, open_backend
 from signmask.runtime.build import CALIBRATION_IMAGES, Progress, build_program
-from signmask.runtime.denoisers import Conditioned, digest_of, flatten
+from signmask.runtime.denoisers import Conditioned, digest_of, flatten, sample_shape
 from signmask.runtime.errors import RunError
 from signmask.runtime.host import input_codes, predicted_noise, scheduler_config
 from signmask.runtime.presets import knobs_for
@@ -90,10 +91,15 @@ class CompiledModel(nn.Module):
         network = self.program.network
         self._check_conditions(flatten(conditions))
         index = self._step_of(timestep)
+        if not isinstance(sample, torch.Tensor) or sample.ndim != 4:
+            found = getattr(sample, "shape", type(sample).__name__)
+            raise RunError(
+                f"the sample is {found}; give a tensor (batch, channels, height, width)."
+            )
         if sample.shape[0] != self.program.batch:
             raise RunError(
                 f"the sample has batch {sample.shape[0]}, '{network.name}' was compiled "
-                f"for batch {self.program.batch}; compile with batch={sample.shape[0]}."
+                f"for batch {self.program.batch}; compile with batch={max(sample.shape[0], 1)}."
             )
         codes = input_codes(network, sample.detach().cpu().double().numpy())
         if index == 0:
@@ -125,12 +131,15 @@ class CompiledModel(nn.Module):
             )
 
     def _step_of(self, timestep: torch.Tensor | float) -> int:
-        values = torch.as_tensor(timestep).reshape(-1).unique()
-        index = self._index_of.get(int(values[0])) if len(values) == 1 else None
+        try:
+            values = torch.as_tensor(timestep).reshape(-1).unique().tolist()
+        except (TypeError, ValueError, RuntimeError):
+            values = [timestep]
+        index = self._index_of.get(values[0]) if len(values) == 1 else None
         if index is None:
             schedule = self.program.network.timesteps
             raise RunError(
-                f"timestep {values.tolist()} is not one of the {len(schedule)} timesteps "
+                f"timestep {values} is not one of the {len(schedule)} timesteps "
                 f"{schedule[0]} ... {schedule[-1]} that the program was compiled for; use the same "
                 "scheduler and number of steps as for compiling."
             )
@@ -160,23 +169,55 @@ def compile(
     added_cond_kwargs. calibration_images: trajectories sampled for statistics. knobs: fields of
     `Knobs`, such as mask_bits=2. Raises RunError, ConfigError or CompileError with one sentence.
     """
+    steps, batch = _whole("steps", steps, 1), _whole("batch", batch, 1)
+    calibration_images = _whole("calibration_images", calibration_images, 0)
+    _require(isinstance(config, str | HardwareConfig), "config", config, "a preset's name")
     hardware = preset(config) if isinstance(config, str) else config
+    known = backend in BACKENDS if isinstance(backend, str) else hasattr(backend, "dense_step")
+    _require(known, "backend", backend, f"one of {', '.join(BACKENDS)}")
+    _require(
+        isinstance(model, nn.Module | ModelSource), "model", model,
+        "a torch.nn.Module, or what signmask.runtime.sources.resolve makes of a name or path",
+    )  # fmt: skip
+    named = conditions is None or isinstance(conditions, Mapping)
+    _require(named, "conditions", conditions, "a dict of tensors by keyword")
     if isinstance(model, ModelSource):
         source, module = model, None
     else:
+        sample_shape(model)
         source, module = module_source(model), model
     if scheduler is not None:
+        right = isinstance(getattr(scheduler, "config", None), Mapping)
+        _require(right, "scheduler", scheduler, "a diffusers DDIMScheduler or DDPMScheduler")
         source = replace(source, scheduler=scheduler_config(scheduler))
-    chosen, hardware = knobs_for(dataflow, hardware, source.relu, paper, knobs)
-    config_of_module = dict(getattr(module, "config", None) or {})
+    chosen, hardware = knobs_for(dataflow, hardware, source.relu, paper, knobs, spelling=str)
+    own = getattr(module, "config", None)
+    config_of_module = dict(own) if isinstance(own, Mapping) else vars(own) if own else None
     if conditions:
         if module is None:
             raise RunError("a resolved source has conditions of its own; drop conditions=.")
-        module = Conditioned(module, flatten(conditions)).eval()
+        given = flatten(conditions)
+        for name, tensor in given.items():
+            _require(tensor.ndim and len(tensor), name, tensor, "one row for each image")
+        module = Conditioned(module, given).eval()
     program = build_program(
         source, hardware, chosen, steps, batch, module, progress, images=calibration_images
     )
     return CompiledModel(program, backend, config_of_module)
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    """An argument as a whole number; raises RunError."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+    _require(whole, name, value, f"a whole number from {least}")
+    return int(value)
+
+
+def _require(right: Any, name: str, value: Any, wanted: str) -> None:
+    """Raise RunError unless an argument is what is wanted."""
+    if not right:
+        shown = repr(value) if isinstance(value, str | int | float) else type(value).__name__
+        raise RunError(f"{name} is {shown}; give {wanted}.")
 
 
 def module_source(model: nn.Module) -> ModelSource:
