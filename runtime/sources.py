@@ -80,12 +80,16 @@ class ModelSource:
 
     def example_inputs(self, model: Any) -> Any:
         """Inputs to export what `load` gave with, or None where the compiler finds them itself;
-        of a .pt2 file, its conditions by input name."""
+        of a .pt2 file, its conditions by input name. Raises RunError for fractions where the file
+        takes whole numbers."""
         from signmask.runtime.denoisers import Conditioned
 
         if isinstance(model, Conditioned):
             return model.example()
-        return self._file_conditions() or None if isinstance(model, Path) else None
+        conditions = self._file_conditions() if isinstance(model, Path) else {}
+        if conditions:
+            _require_whole(model, conditions)
+        return conditions or None
 
     def float_model(self, model: Any) -> FloatModel:
         """numpy front of what `load` gave."""
@@ -118,6 +122,11 @@ def resolve(
     scheduler: a diffusers scheduler_config.json that replaces the source's own. conditions: a
     safetensors file of further inputs by keyword. weights: False for an architecture alone.
     """
+    if not model:
+        raise RunError(
+            "the model's name is empty; give a name that 'signmask models' lists, a .pt2 file or a "
+            "diffusers folder."
+        )
     _require_torch()
     from signmask.reference.models import bundled
 
@@ -253,6 +262,24 @@ def _call_archive(
         return tree_map_only(torch.Tensor, lambda y: y.mT[:, :, None], out) if tokens else out
 
     return len(tensors[first]), call
+
+
+def _require_whole(path: Path, conditions: Mapping[str, Any]) -> None:
+    """Raise RunError for a condition with fractions where a .pt2 file takes integers."""
+    import torch
+
+    from signmask.compiler.archive import load_archive
+
+    examples = _examples(load_archive(path))
+    for name, given in conditions.items():
+        like = examples.get(name.replace(".", "_"))
+        if isinstance(like, torch.Tensor) and not like.is_floating_point():
+            fractions = given[given != given.round()] if given.is_floating_point() else given[:0]
+            if fractions.numel():
+                raise RunError(
+                    f"condition '{name}' holds {float(fractions.flatten()[0])}, and '{path}' takes "
+                    "whole numbers there; give whole numbers."
+                )
 
 
 def sha256_of(paths: list[Path]) -> str:

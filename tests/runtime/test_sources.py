@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._pytree import register_dataclass
@@ -92,3 +93,27 @@ def test_a_model_that_fails_is_one_sentence(tmp_path):
     assert front(np.zeros((1, 3, 8, 8)), 9).shape == (1, 3, 8, 8)
     with pytest.raises(RunError, match=r"fails at timestep 10 \(index out of range"):
         front(np.zeros((1, 3, 8, 8)), 10)
+
+
+class Labelled(Pixels):
+    """A class besides the time."""
+
+    def __init__(self):
+        super().__init__()
+        self.label = nn.Embedding(10, 3)
+
+    def forward(self, sample, timestep, label):
+        return super().forward(sample + self.label(label)[:, :, None, None], timestep)
+
+
+def test_labels_must_be_whole_numbers(tmp_path):
+    path = exported(tmp_path, Labelled(), (IMAGE, torch.ones(1), torch.tensor([1])))
+    for label, message in ((3.5, "condition 'label' holds 3.5, and .* whole"), (3.0, None)):
+        save_file({"label": torch.tensor([label])}, tmp_path / "c.safetensors")
+        source = resolve(str(path), conditions=tmp_path / "c.safetensors")
+        if message is None:
+            assert source.example_inputs(path)["label"] == 3
+            assert source.float_model(path)(np.zeros((1, 3, 8, 8)), 1).shape == (1, 3, 8, 8)
+        else:
+            with pytest.raises(RunError, match=message):
+                source.example_inputs(path)
