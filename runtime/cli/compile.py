@@ -15,8 +15,7 @@ from signmask.hw.spec.container import Program
 from signmask.runtime.cli import options
 from signmask.runtime.cli.console import compile_bar, out, print_json, print_table
 from signmask.runtime.cli.layers import totals, totals_table
-from signmask.runtime.errors import RunError
-from signmask.runtime.files import write_whole
+from signmask.runtime.files import check_file, write_whole
 
 
 def compile_command(
@@ -48,8 +47,7 @@ def compile_command(
     from signmask.runtime.presets import knobs_for
     from signmask.runtime.sources import resolve
 
-    if not output.parent.is_dir():
-        raise RunError(f"folder {output.parent} does not exist; create it or choose another -o.")
+    check_file(output, "-o")
     overrides = {
         "inlier_bits": inlier_bits, "full_lanes": full_lanes, "overflow": overflow,
         "mask_bits": mask_bits, "loop": loop, "carry_bits": carry_bits, "norm": norm,

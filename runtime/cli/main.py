@@ -83,6 +83,11 @@ def main(arguments: list[str] | None = None) -> None:
         usage = getattr(error, "format_message", None)
         if usage is None:
             raise
+        context = getattr(error, "ctx", None)
+        if context is not None and usage() == context.get_help():
+            # No verb was given.
+            err.print(usage(), markup=False)
+            sys.exit(FAILURE)
         # A usage error of the command line itself (unknown option, wrong type).
         text = " ".join(usage().split()).rstrip(".")
         sys.exit(fail(f"{text}; see 'signmask --help'."))

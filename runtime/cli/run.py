@@ -14,6 +14,7 @@ from signmask.hw.spec.container import Program
 from signmask.runtime.cli import options
 from signmask.runtime.cli.console import out, print_json, print_table, progress_bar
 from signmask.runtime.errors import RunError
+from signmask.runtime.files import check_folder
 
 
 def run(
@@ -49,6 +50,8 @@ def run(
 
     latencies = {"memory_latency": memory_latency, "near_data_latency": near_data_latency}
     loaded = Program.load(program)
+    if output is not None:
+        check_folder(output, "--out")
     chosen: dict[str, Any] = {n: cycles for n, cycles in latencies.items() if cycles is not None}
     loaded = replace(loaded, config=replace(loaded.config, **chosen))
     if backend == "rtl":

@@ -90,6 +90,7 @@ def test_models(capsys):
         (("compile", "absent", "-o", "x.smk"), "model 'absent'"),
         (("compile", "fashion-silu"), "--output"),
         (("compile", "fashion-silu", "-o", "no/where.smk"), "folder no"),
+        (("compile", "", "-o", "x.smk"), "the model's name is empty"),
         (("compile", "fashion-silu", "-o", "x.smk", "--config", "huge"), "unknown config 'huge'"),
         (("compile", "fashion-silu", "-o", "x.smk", "--mask-bits", "7"), "--mask-bits is 7"),
         (("compile", "fashion-silu", "-o", "x.smk", "--steps", "0"), "0 steps"),
@@ -167,3 +168,33 @@ def test_under_stalls_only_results_are_claimed(capsys, program_file, monkeypatch
     assert "every scratchpad write" in stalled and "times were not compared." in stalled
     facts = json.loads(call(capsys, "hw", "diff", program_file, "--stall-seed", 1, "--json")[1])
     assert facts["times_compared"] is False
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("", "is a folder"),
+        ("folder", "is a folder"),
+        ("/proc/x.smk", "cannot write into folder"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_compile_checks_its_output_first(capsys, tmp_path, monkeypatch, place, message):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signmask.runtime.build.build_program", lambda *_, **__: pytest.fail())
+    assert message in failure(capsys, "compile", "fashion-silu", "-o", place)
+
+
+def test_run_checks_its_folder_first(capsys, tmp_path, program_file, monkeypatch):
+    monkeypatch.setattr(Session, "sample", lambda *_, **__: pytest.fail("sampled"))
+    for place, message in ((program_file, "is no folder"), ("/proc/x/y", "cannot write into")):
+        assert message in failure(capsys, "run", program_file, "--out", place)
+    assert list(tmp_path.iterdir()) == [program_file]
+
+
+@pytest.mark.parametrize("verb", [(), ("hw",), ("bench",)])
+def test_no_verb_shows_the_help(capsys, verb):
+    code, out, err = call(capsys, *verb)
+    assert code == 2 and out == ""
+    assert err.startswith("Usage: signmask") and len(err.splitlines()) > 5
