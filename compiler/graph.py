@@ -28,13 +28,15 @@ class Ref:
 
 @dataclass
 class Call:
-    """One node of a CallGraph: `target` is None for inputs and parameters."""
+    """One node of a CallGraph: `target` is None for inputs and parameters; `dtype` is that of its
+    result, None where it is no tensor."""
 
     target: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     shape: tuple[int, ...]
     trace: str = ""
+    dtype: torch.dtype | None = None
 
     @property
     def operator(self) -> str:
@@ -60,6 +62,12 @@ class CallGraph:
     def call(self, name: str) -> Call:
         """The operator of a node."""
         return self.graph.nodes[name]["op"]
+
+    def dtype(self, name: str) -> torch.dtype | None:
+        """The number format of a tensor of the model."""
+        if name in self.parameters:
+            return self.parameters[name].dtype
+        return self.call(name).dtype
 
 
 def refs(value: Any) -> Iterator[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from signmask.compiler.fusion.encodings import arguments_of
 from signmask.compiler.fusion.graph_builder import GraphBuilder
@@ -118,10 +119,13 @@ def _kept(operands: Operands, mask: Any, tokens: int) -> np.ndarray:
             "leave masked tokens out of the conditions",
         )
     row = rows[0]
-    boolean = (row > 0).any()  # True where a token counts, otherwise added to the scores
+    boolean = operands.calls.dtype(mask.name) == torch.bool  # others are added to the scores
     kept = row != 0 if boolean else row > MASKED
     if not boolean and (row[kept] != 0).any():
-        raise Reject("its mask weighs tokens", "mask tokens wholly or not at all")
+        raise Reject(
+            "its mask weighs tokens",
+            f"add 0 for a token that counts, {MASKED:g} or less for others",
+        )
     if not kept.any():
         raise Reject("its mask leaves no token", "keep at least one")
     return np.asarray(kept)

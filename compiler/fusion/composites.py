@@ -10,10 +10,22 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import torch
 
 from signmask.compiler.graph import Call, CallGraph, Ref, refs
 
-CASTS = {"aten._to_copy"}
+
+def is_cast(call: Call) -> bool:
+    """Whether a call changes the floating-point format of a tensor, and nothing else."""
+    dtype = call.kwargs.get("dtype", torch.float32)
+    return call.operator == "aten._to_copy" and (dtype is None or dtype.is_floating_point)
+
+
+def is_plain(call: Call) -> bool:
+    """Whether no keyword argument changes what a call computes, besides its number format."""
+    given = {key: value for key, value in call.kwargs.items() if value is not None}
+    dtype = given.pop("dtype", torch.float32)
+    return is_cast(call) or (given in ({}, {"alpha": 1}) and dtype.is_floating_point)
 
 
 @dataclass
@@ -25,18 +37,19 @@ class Rewriter:
     changed: bool = False
 
     def call(self, argument: Any, *operators: str) -> Call | None:
-        """The call behind an argument, changes of format skipped, if it is one of `operators`."""
+        """The call behind an argument, changes of format skipped, if it is one of `operators` and
+        has no keyword argument that changes what it computes."""
         argument = self.skip_casts(argument)
         if not isinstance(argument, Ref) or argument.name not in self.calls.graph:
             return None
         call = self.calls.call(argument.name)
-        return call if call.operator in operators else None
+        return call if call.operator in operators and is_plain(call) else None
 
     def skip_casts(self, argument: Any) -> Any:
         """An argument before changes of its number format."""
         while isinstance(argument, Ref) and argument.name in self.calls.graph:
             call = self.calls.call(argument.name)
-            if call.operator not in CASTS:
+            if not is_cast(call):
                 break
             argument = call.args[0]
         return argument
@@ -61,6 +74,10 @@ class Rewriter:
             argument.name in self.calls.parameters or argument.name in self.constants
         )
 
+    def dtype(self, argument: Ref) -> torch.dtype | None:
+        """The number format of a tensor."""
+        return self.calls.dtype(argument.name)
+
     def replace(self, name: str, target: str, args: tuple[Any, ...], **kwargs: Any) -> None:
         """Let node `name` compute another call."""
         call = self.calls.call(name)
@@ -76,7 +93,8 @@ class Rewriter:
         graph, number = self.calls.graph, 1
         while (name := f"{like}.operand_{number}") in graph:
             number += 1
-        graph.add_node(name, op=Call(target, args, {}, shape, self.calls.call(like).trace))
+        op = Call(target, args, {}, shape, self.calls.call(like).trace, self.calls.call(like).dtype)
+        graph.add_node(name, op=op)
         graph.add_edges_from((used, name) for used in refs(args) if used in graph)
         return Ref(name)
 
@@ -216,7 +234,7 @@ def _rms_norm(rewriter: Rewriter, name: str) -> bool:
             continue
         square = power.operator == "aten.square" or power.args[1] == 2
         shape = rewriter.calls.call(x.name).shape
-        last = [d % len(shape) for d in mean.args[1]] == [len(shape) - 1]
+        last = mean.shape == (*shape[:-1], 1) and mean.args[1:2] in (([-1],), ([len(shape) - 1],))
         if square and last and rewriter.skip_casts(power.args[0]) == x:
             rewriter.replace(name, "aten.rms_norm.default", (x, [shape[-1]], None, epsilon))
             return True

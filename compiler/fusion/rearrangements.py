@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from signmask.compiler.fusion.composites import is_cast
 from signmask.compiler.fusion.encodings import arguments_of
 from signmask.compiler.fusion.graph_builder import GraphBuilder
 from signmask.compiler.fusion.operands import Operands
@@ -83,6 +84,11 @@ def pixel_shuffle(builder: GraphBuilder, operands: Operands, call: Call) -> Valu
 
 def copy(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     """aten._to_copy: a change of floating-point format."""
+    if not is_cast(call):
+        raise Reject(
+            f"it converts a tensor of the sample to {call.dtype}, which rounds",
+            "keep what depends on the sample in a floating-point format",
+        )
     value = operands.value(call.args[0])
     return _rearranged(builder, value, value.layout)
 

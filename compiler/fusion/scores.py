@@ -8,8 +8,9 @@ from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
+import torch
 
-from signmask.compiler.fusion.composites import CASTS, Rewriter
+from signmask.compiler.fusion.composites import Rewriter, is_cast
 from signmask.compiler.graph import Call, Ref
 
 PRODUCTS = ("aten.matmul", "aten.bmm", "aten.einsum")
@@ -61,6 +62,9 @@ def _scores(rewriter: Rewriter, softmax: str) -> Scores | None:
             if mask is not None or scale != 1.0 or not rewriter.is_constant(sides[1]):
                 return None
             mask = sides[1]
+            # Added, truth values are zeros and ones; the mask of an attention has keys last.
+            if rewriter.dtype(mask) == torch.bool or along != len(call.shape) - 1:
+                return None
         else:
             number = rewriter.number(sides[1])
             if not number:
@@ -160,7 +164,7 @@ def _reader(rewriter: Rewriter, name: str, letters: str) -> tuple[str, str]:
             order[a], order[b] = b, a
         elif call.operator == "aten.permute":
             order = [d % len(letters) for d in call.args[1]]
-        elif call.operator in CASTS:
+        elif is_cast(call):
             continue
         else:
             break
@@ -172,7 +176,7 @@ def _leads_to(rewriter: Rewriter, argument: Ref, softmax: str) -> bool:
     """Whether an operand is the softmax, permuted or converted."""
     name = argument.name
     while name != softmax:
-        call = rewriter.call(Ref(name), "aten.transpose", "aten.permute", *CASTS)
+        call = rewriter.call(Ref(name), "aten.transpose", "aten.permute")
         if call is None or not isinstance(call.args[0], Ref):
             skipped = rewriter.skip_casts(Ref(name))
             return isinstance(skipped, Ref) and skipped.name == softmax

@@ -222,6 +222,7 @@ def _to_graph(
                 kwargs=_convert(dict(node.kwargs), names),
                 shape=tuple(value.shape) if isinstance(value, torch.Tensor) else (),
                 trace=node.meta.get("stack_trace") or "",
+                dtype=value.dtype if isinstance(value, torch.Tensor) else None,
             ),
         )
         for name in refs(_convert((node.args, dict(node.kwargs)), names)):

@@ -31,7 +31,7 @@ def normalise(calls: CallGraph) -> CallGraph:
         call: Call = graph.nodes[name]["op"]
         call.args = substitute(call.args, lambda n: Ref(resolve(n)))
         call.kwargs = substitute(call.kwargs, lambda n: Ref(resolve(n)))
-        if _has_no_effect(call):
+        if _has_no_effect(graph, call):
             alias[name] = call.args[0].name
         if call.operator == "aten.baddbmm" and call.kwargs.get("beta", 1) == 0:
             _split_baddbmm(graph, name, call)
@@ -57,20 +57,22 @@ def _split_baddbmm(graph: nx.DiGraph, name: str, call: Call) -> None:
     is not even read."""
     product = f"{name}.bmm"
     target = torch.ops.aten.bmm.default
-    graph.add_node(product, op=Call(target, call.args[1:3], {}, call.shape, call.trace))
+    graph.add_node(product, op=Call(target, call.args[1:3], {}, call.shape, call.trace, call.dtype))
     call.target = torch.ops.aten.mul.Tensor
     call.args, call.kwargs = (Ref(product), call.kwargs.get("alpha", 1)), {}
 
 
-def _has_no_effect(call: Call) -> bool:
+def _has_no_effect(graph: nx.DiGraph, call: Call) -> bool:
     operator = call.operator
     if not call.args or not isinstance(call.args[0], Ref):
         return False
     if operator in ALIASES:
         # Dropout in training mode would be the third argument; exporting evaluates the module.
         return "dropout" not in operator or not call.args[2]
-    if operator in ("aten.div", "aten.mul"):
-        return len(call.args) == 2 and isinstance(call.args[1], (int, float)) and call.args[1] == 1
-    if operator == "aten.add":
-        return len(call.args) == 2 and isinstance(call.args[1], (int, float)) and call.args[1] == 0
-    return False
+    neutral = {"aten.div": 1, "aten.mul": 1, "aten.add": 0}.get(operator)
+    if neutral is None or len(call.args) != 2 or call.kwargs.get("rounding_mode"):
+        return False
+    number = call.args[1]
+    # An operator on whole or truth values may change the format of what it gives.
+    same = call.dtype == graph.nodes[call.args[0].name]["op"].dtype
+    return same and isinstance(number, (int, float)) and number == neutral

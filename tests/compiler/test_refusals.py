@@ -1,0 +1,171 @@
+"""What looks like a supported operator but computes something else is refused, by name and line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from signmask.compiler.errors import Rejection, UnsupportedOperators
+from signmask.compiler.float_model import FloatModel
+from signmask.compiler.frontend import trace
+from tests.compiler.test_fusion import heads, image, tokens
+
+TIMESTEPS = (900, 30)
+
+
+class Model(nn.Module):
+    """Layers that the forms below share, and a form as the body of forward."""
+
+    def __init__(self, form: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.form = form
+        self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.register_buffer("place", torch.randn(1, 64, 4))
+        self.register_buffer("mask", torch.tensor([0.0, 2.0, 0.0, 1.0]).repeat(16))
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        del timestep
+        return self.form(self, sample)
+
+
+EXAMPLE = (torch.zeros(1, 4, 8, 8), torch.tensor([1]))
+
+
+def rejections(form: Callable[..., torch.Tensor]) -> tuple[Rejection, ...]:
+    """What the compiler refuses in a form."""
+    with pytest.raises(UnsupportedOperators) as caught:
+        trace(Model(form).eval(), TIMESTEPS, EXAMPLE)
+    assert "\n" not in str(caught.value)
+    return caught.value.rejections
+
+
+def masked(mask: Callable[[nn.Module], torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Cross-attention under a mask over the 64 keys."""
+
+    def form(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        k = heads(m.place)
+        y = F.scaled_dot_product_attention(
+            heads(tokens(x)), k, k, attn_mask=mask(m)[None, None, None]
+        )
+        return image(y.transpose(1, 2).flatten(2))
+
+    return form
+
+
+def gelu_that_rounds(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    y = m.a(x)
+    return torch.div(y, 2, rounding_mode="floor") * (1 + torch.erf(y * 0.5**0.5))
+
+
+def gelu_with_a_weight(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    y = m.a(x)
+    return y * 0.5 * torch.add(torch.ones(1), torch.erf(y * 0.5**0.5), alpha=2)
+
+
+def masked_by_hand(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    q, k = heads(tokens(x)), heads(m.place)
+    weights = torch.softmax(q @ k.transpose(-1, -2) + (m.mask > 0), -1)
+    return image((weights @ k).transpose(1, 2).flatten(2))
+
+
+def masked_queries(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Keys first: what is added along the last dimension does not depend on the key."""
+    q, k = heads(tokens(x)), heads(m.place)
+    weights = torch.softmax(k @ q.transpose(-1, -2) + m.mask.clamp(max=0.5) * -1e4, -2)
+    return image((weights.transpose(-1, -2) @ k).transpose(1, 2).flatten(2))
+
+
+REFUSED = {
+    "rounding to whole numbers": (
+        lambda m, x: m.b((m.a(x) * 5).int().float()),
+        {"aten._to_copy": "torch.int32, which rounds"},
+    ),
+    "truth values": (
+        lambda m, x: m.b(m.a(x).bool().float()),
+        {"aten._to_copy": "torch.bool, which rounds"},
+    ),
+    "a gate of whole numbers": (
+        lambda m, x: m.b((lambda y: y * torch.sigmoid(y.int().float()))(m.a(x))),
+        {"aten._to_copy": "which rounds"},
+    ),
+    "positive mask": (masked(lambda m: m.mask), {"aten.scaled_dot_product_attention": "weighs"}),
+    "mask that lowers a little": (
+        masked(lambda m: -m.mask),
+        {"aten.scaled_dot_product_attention": "weighs"},
+    ),
+    "mask of nothing": (
+        masked(lambda m: m.mask > 9),
+        {"aten.scaled_dot_product_attention": "leaves no token"},
+    ),
+    "truth values as scores": (masked_by_hand, {"aten.matmul": "right operand"}),
+    "mask of queries": (masked_queries, {"aten.matmul": "first operand"}),
+    "division that rounds": (
+        lambda m, x: torch.div(m.a(x), 1, rounding_mode="floor"),
+        {"aten.div": "rounds"},
+    ),
+    "a gate that rounds": (
+        lambda m, x: (lambda y: y * torch.sigmoid(torch.div(y, 1 / 1.702, rounding_mode="trunc")))(
+            m.a(x)
+        ),
+        {"aten.div": "rounds"},
+    ),
+    "GELU that rounds": (
+        gelu_that_rounds,
+        {"aten.div": "rounds", "aten.erf": "no such operation"},
+    ),
+    "GELU with a weight": (gelu_with_a_weight, {"aten.erf": "no such operation"}),
+    "RMS norm with a weight": (
+        lambda m, x: image(
+            (lambda y: y * torch.rsqrt(torch.add(y.pow(2).mean(-1, keepdim=True), 1e-6, alpha=5)))(
+                tokens(m.a(x))
+            )
+        ),
+        {"aten.mean": "no such operation"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_computes_something_else_is_refused(name):
+    form, expected = REFUSED[name]
+    found = {r.operator: r for r in rejections(form)}
+    for operator, reason in expected.items():
+        assert reason in found[operator].reason
+        assert "test_" in found[operator].line
+
+
+def computed(form: Callable[..., torch.Tensor]) -> None:
+    """The traced form computes what torch computes."""
+    model = Model(form).eval()
+    sample = torch.randn(2, 4, 8, 8)
+    found = FloatModel(trace(model, TIMESTEPS, EXAMPLE))(sample, 0)
+    with torch.no_grad():
+        expected = torch.cat([model(x[None], torch.tensor([900])) for x in sample])
+    assert torch.allclose(found, expected, atol=2e-5)
+
+
+COMPUTED = {
+    "floating-point formats": lambda m, x: m.b(m.a(x).double().float()),
+    "mask of truth values": masked(lambda m: m.mask > 0),
+    "mask of scores": masked(lambda m: (m.mask > 0) * -1e4),
+    "mask of scores by hand": lambda m, x: image(
+        (scores_of(heads(tokens(x)), heads(m.place), (m.mask > 1) * -1e5) @ heads(m.place))
+        .transpose(1, 2)
+        .flatten(2)
+    ),
+    "whole factor of truth values": lambda m, x: m.a(x) * (1 - (m.mask[:4, None, None] > 0) * 1),
+}
+
+
+def scores_of(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(q @ k.transpose(-1, -2) + mask, -1)
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_a_form_computes_what_torch_computes(name):
+    computed(COMPUTED[name])
