@@ -63,6 +63,12 @@ class CallGraph:
         """The operator of a node."""
         return self.graph.nodes[name]["op"]
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor of the model."""
+        if name in self.parameters:
+            return tuple(self.parameters[name].shape)
+        return self.call(name).shape
+
     def dtype(self, name: str) -> torch.dtype | None:
         """The number format of a tensor of the model."""
         if name in self.parameters:

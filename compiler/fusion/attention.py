@@ -15,16 +15,13 @@ from signmask.compiler.fusion.value import Reject, Value
 from signmask.compiler.graph import AttentionOp, Call
 from signmask.compiler.layout import Layout
 
+ARGUMENTS = ("q", "k", "v", "attn_mask", "dropout_p", "is_causal")
 MASKED = -1e4  # scores that a mask lowers by this much leave no weight after softmax
 
 
 def attention(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     """aten.scaled_dot_product_attention, of the sample with itself or with constants."""
-    given = arguments_of(call, "q", "k", "v", "attn_mask", "dropout_p", "is_causal")
-    if given.get("is_causal"):
-        raise Reject("attention is masked or causal", "use full attention")
-    if given.get("dropout_p") or given.get("enable_gqa"):
-        raise Reject("attention drops or shares heads", "use plain attention")
+    given = arguments_of(call, *ARGUMENTS)
     q = operands.value(given["q"])
     k, v = (operands.find(given[name]) for name in "kv")
     heads = q.layout.heads()
@@ -50,7 +47,7 @@ def attention(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
             raise Reject("frames attend to constants", "let positions attend to conditions")
         return _cross(builder, operands, q, given, scale)
     if given.get("attn_mask") is not None:
-        raise Reject("attention is masked or causal", "use full attention")
+        raise Reject("attention of the sample with itself is masked", "use full attention")
     values = (q, k, v)
     if any(x.layout.dims != q.layout.dims or x.channels != q.channels for x in values):
         raise Reject("q, k and v differ in shape", "give them equal heads, tokens and channels")
@@ -60,6 +57,18 @@ def attention(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     op = AttentionOp(a, b, c, heads, scale, q.channels, sizes["h"], sizes["w"], frames=frames)
     builder.images = max(builder.images, frames)
     return Value(q.layout, source=builder.add(builder.at, op))
+
+
+def check_attention(operands: Operands, call: Call) -> None:
+    """Raise Reject for an aten.scaled_dot_product_attention that is causal, drops or shares."""
+    del operands
+    given = arguments_of(call, *ARGUMENTS)
+    if given.get("is_causal"):
+        raise Reject("attention is causal", "use full attention")
+    if given.get("dropout_p"):
+        raise Reject("attention drops weights at random", "call .eval() before exporting")
+    if given.get("enable_gqa"):
+        raise Reject("attention shares heads", "give q, k and v equal heads")
 
 
 def _cross(

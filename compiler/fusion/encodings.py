@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from signmask.compiler.fusion.constants import added, multiplied
-from signmask.compiler.fusion.graph_builder import GraphBuilder
+from signmask.compiler.fusion.graph_builder import LARGEST_UPSAMPLE, GraphBuilder
 from signmask.compiler.fusion.operands import Operands
-from signmask.compiler.fusion.value import NO_PADDING, Reject, Value
+from signmask.compiler.fusion.value import NO_PADDING, Padding, Reject, Value
 from signmask.compiler.graph import Activation, Call, NormOp
 
 FLOAT32_EPSILON = 2.0**-23
@@ -37,20 +37,32 @@ def cat(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
 
 
 def group_norm(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
-    """aten.group_norm over (images, channels, positions)."""
+    """aten.group_norm over (images, channels, positions), or aten.instance_norm."""
     value = operands.value(call.args[0])
     if not value.layout.is_channels_first:
         raise Reject("its input is not (N, C, positions)", "normalise channels-first tensors")
     if not value.is_linear or value.norm is not None or value.affine is not None:
         value = builder.as_stream(value)
-    given = arguments_of(call, "input", "num_groups", "weight", "bias", "eps")
+    names: tuple[str, ...] = ("input", "num_groups", "weight", "bias", "eps")
+    if call.operator == "aten.instance_norm":
+        names = ("input", "weight", "bias", "mean", "variance", "by_input", "momentum", "eps")
+    given = arguments_of(call, *names)
     norm = NormOp(
-        given["num_groups"],
+        given.get("num_groups", value.channels),
         float(given.get("eps", 1e-5)),
         operands.vector(given.get("weight"), value.channels, 1.0),
         operands.vector(given.get("bias"), value.channels, 0.0),
     )
     return replace(value, norm=norm, exclusive=False)
+
+
+def check_instance_norm(operands: Operands, call: Call) -> None:
+    """Raise Reject for an aten.instance_norm by running statistics."""
+    del operands
+    if not call.args[5]:
+        raise Reject(
+            "it normalises by running statistics", "use BatchNorm2d, or track_running_stats=False"
+        )
 
 
 def layer_norm(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
@@ -126,13 +138,24 @@ def gelu(call: Call) -> Activation:
     return "gelu_tanh" if given.get("approximate", "none") == "tanh" else "gelu"
 
 
+def clamp(call: Call) -> Activation:
+    """aten.clamp between two numbers, or above zero."""
+    given = arguments_of(call, "input", "min", "max")
+    low, high = given.get("min"), given.get("max")
+    if low == 0 and high is None:
+        return "relu"
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or low > high:
+        raise Reject("it has not two bounds that are numbers", "clamp between two numbers")
+    return f"hardtanh:{float(low)}:{float(high)}"
+
+
 def with_parameters(name: Activation, *defaults: tuple[str, float]) -> Parameters:
     """A function whose arguments after the tensor become part of its name; raises Reject where it
     has more arguments than that."""
 
     def kind(call: Call) -> Activation:
         given = arguments_of(call, "input", *(n for n, _ in defaults))
-        if len(call.args) > len(defaults) + 1:
+        if len(call.args) > len(defaults) + 1 or not given.keys() <= {"input", *dict(defaults)}:
             raise Reject("it has parameters that are not supported", "use its default parameters")
         values = [float(given.get(n, d)) for n, d in defaults]
         return ":".join([name, *map(str, values)])
@@ -141,36 +164,52 @@ def with_parameters(name: Activation, *defaults: tuple[str, float]) -> Parameter
 
 
 def upsample(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
-    """aten.upsample_nearest2d by a whole factor."""
+    """aten.upsample_nearest2d or aten._upsample_nearest_exact2d by a power of two."""
     value = operands.value(call.args[0])
-    if value.padding != NO_PADDING:
-        value = builder.as_stream(value)
     height, width = value.layout.sizes["h"], value.layout.sizes["w"]
     rows, columns = call.shape[2:]
-    layout = value.layout.replaced(2, "h", rows).replaced(3, "w", columns)
     factor = rows // height
-    if (rows, columns) == (height * factor, width * factor):
-        return replace(value, layout=layout, upsample=value.upsample * factor, exclusive=False)
-    raise Reject(
-        f"it resizes {height}x{width} to {rows}x{columns}",
-        "enlarge both directions by the same whole factor",
-    )
+    if (rows, columns) != (height * factor, width * factor) or factor & (factor - 1):
+        raise Reject(
+            f"it resizes {height}x{width} to {rows}x{columns}",
+            "enlarge both directions by the same power of two",
+        )
+    while factor > 1:
+        if value.padding != NO_PADDING or value.upsample == LARGEST_UPSAMPLE:
+            value = builder.as_stream(value)
+        height, width, factor = 2 * height, 2 * width, factor // 2
+        layout = value.layout.replaced(2, "h", height).replaced(3, "w", width)
+        value = replace(value, layout=layout, upsample=2, exclusive=False)
+    return value
 
 
 def pad(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     """aten.pad or aten.constant_pad_nd with zeros around images."""
     value = operands.value(call.args[0])
-    given = arguments_of(call, "input", "pad", "mode", "value")
-    if call.operator == "aten.constant_pad_nd":
-        given = arguments_of(call, "input", "pad", "value")
-    sides = [*given["pad"], 0, 0, 0, 0][:4]
-    constant = given.get("mode", "constant") == "constant" and not given.get("value")
-    if not constant or len(given["pad"]) > 4 or min(sides) < 0:
-        raise Reject("it pads with other than zeros, or crops", "pad images with zeros")
+    sides = [*_pad_arguments(call)["pad"], 0, 0, 0, 0]
     if not value.layout.is_image:
         raise Reject("its input is not (N, C, H, W)", "pad images only")
+    return padded(value, (sides[0], sides[1], sides[2], sides[3]))
+
+
+def check_pad(operands: Operands, call: Call) -> None:
+    """Raise Reject for what no aten.pad may be."""
+    del operands
+    given = _pad_arguments(call)
+    constant = given.get("mode", "constant") == "constant" and not given.get("value")
+    if not constant or len(given["pad"]) > 4 or min(given["pad"], default=0) < 0:
+        raise Reject("it pads with other than zeros, or crops", "pad images with zeros")
+
+
+def padded(value: Value, sides: Padding) -> Value:
+    """An image with zeros at its left, right, top and bottom."""
     left, right, top, bottom = (a + b for a, b in zip(value.padding, sides, strict=True))
     sizes = value.layout.sizes
     layout = value.layout.replaced(2, "h", sizes["h"] + sides[2] + sides[3])
     layout = layout.replaced(3, "w", sizes["w"] + sides[0] + sides[1])
     return replace(value, layout=layout, padding=(left, right, top, bottom), exclusive=False)
+
+
+def _pad_arguments(call: Call) -> dict[str, Any]:
+    mode = () if call.operator == "aten.constant_pad_nd" else ("mode",)
+    return arguments_of(call, "input", "pad", *mode, "value")

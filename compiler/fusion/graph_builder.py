@@ -21,6 +21,15 @@ from signmask.compiler.graph import (
 )
 from signmask.compiler.layout import Layout
 from signmask.compiler.synthetic import absent, is_absent
+from signmask.hw.spec.isa import FORMATS
+
+# The largest kernel, stride and padding that an instruction can name, and the largest enlargement.
+BITS = {field: bits for field, bits, _ in FORMATS["MATMUL"].fields}
+LARGEST = {
+    what: 2 ** BITS[field] - 1
+    for what, field in (("kernel", "kernel"), ("stride", "step"), ("padding", "padding"))
+}
+LARGEST_UPSAMPLE = 2
 
 
 def rows_of(weight: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -81,13 +90,14 @@ class GraphBuilder:
     ) -> Value:  # fmt: skip
         """A Linear on the codes of `value` and the stream it writes, of the given layout, both
         named after `name` or the call. Raises Reject where the padding differs in the two
-        directions by unequal amounts."""
+        directions by unequal amounts, or an instruction cannot name the sizes."""
         name = name or self.at
         channels = weight.shape[0]
         offset = np.zeros(channels) if bias is None else bias.astype(np.float64)
         table = np.repeat(offset[None, None], self.steps, axis=0)
         source = self.encoded(value, name)
         weight, padding = _embedded(weight, value.padding, padding)
+        check_sizes(kernel=weight.shape[2], stride=stride, padding=padding)
         op = LinearOp(source, "", weight, stride, padding, value.upsample, groups=groups)
         linear = self.add(f"{name}.linear", op)
         sizes = layout.sizes
@@ -96,14 +106,14 @@ class GraphBuilder:
         return Value(layout, streams=(stream,), exclusive=self.used_once())
 
     def per_channel(self, value: Value, filters: np.ndarray) -> tuple[np.ndarray, int]:
-        """(weight, groups) of the operator that filters each channel of `value` by its own part of
-        `filters` (channels, kernel, kernel)."""
+        """(weight, groups) of the operator that filters each channel of `value` by its own equal
+        part of `filters` (out, kernel, kernel)."""
         filters = filters.astype(np.float32)[:, None]
         if value.source and isinstance(self.op(value.source), (InputOp, AttentionOp)):
             # An input that only ungrouped operators read is sent with more precision, and the heads
             # that an attention writes may need padding.
-            return _dense(filters, len(filters)), 1
-        return filters, len(filters)
+            return _dense(filters, value.channels), 1
+        return filters, value.channels
 
     def identity(self, value: Value, gain: float | np.ndarray = 1.0, name: str = "") -> Value:
         """`gain * value` as a stream of its own, through codes and an identity operator; `gain`
@@ -223,6 +233,17 @@ class GraphBuilder:
                 self.graph.add_edge(source, name)
         needed = nx.ancestors(self.graph, output) | {output}
         self.graph.remove_nodes_from([n for n in self.graph if n not in needed])
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise Reject for a kernel, stride or padding that no instruction can name."""
+    for what, size in sizes.items():
+        if size > LARGEST[what]:
+            raise Reject(
+                f"its {what} is {size}, padding on unequal sides included, and the accelerator's "
+                f"largest is {LARGEST[what]}",
+                f"use a {what} of at most {LARGEST[what]}",
+            )
 
 
 def _sources(op: TensorOp) -> list[str]:

@@ -20,11 +20,13 @@ Kind = Literal["linear", "bilinear", "pointwise by table", "normalisation", "sof
 
 @dataclass(frozen=True)
 class Pattern:
-    """How one operator is fused: its class and, for the catalogue, how it is lowered."""
+    """How one operator is fused: its class and, for the catalogue, how it is lowered. `check`
+    raises Reject for a call whose own arguments rule it out, whatever it reads."""
 
     kind: Kind
     fuse: Fuse
     lowering: str
+    check: Callable[[Operands, Call], None] = lambda operands, call: None
 
 
 def _table(name: str) -> Pattern:
@@ -40,7 +42,8 @@ def _family(name: str, *defaults: tuple[str, float]) -> Pattern:
 
 
 _VIEW = Pattern("view", rearrangements.view, "none: regroups dimensions")
-_NOTHING = Pattern("view", rearrangements.copy, "none: a change of number format")
+_NOTHING = Pattern("view", rearrangements.copy, "none: a change of number format",
+                   rearrangements.check_copy)  # fmt: skip
 _SAME = Pattern("view", rearrangements.expand, "none: only where it repeats nothing")
 _SPLIT = Pattern(
     "view", products.split, "rows of the weights that write it, or an identity operator"
@@ -49,10 +52,16 @@ _PARTS = "rows of the weights that write it, or an identity operator"
 _MATRIX = "Linear with kernel 1, constant matrix"
 _SUM = "joins the streams of both; a constant goes into tables or constants per step"
 _POOL = "Linear with a group per channel"
+_NEAREST = Pattern(
+    "resampling", encodings.upsample, "folded into the Linear that reads it, powers of two"
+)
+_PAD = Pattern("resampling", encodings.pad, "zeros: the padding of the Linear", encodings.check_pad)
 _UNPATCH = "none: only at the output, where the host places the pixels"
 
 PATTERNS: dict[str, Pattern] = {
-    "aten.conv2d": Pattern("linear", linears.conv2d, "Linear, any groups; square, not dilated"),
+    "aten.conv2d": Pattern(
+        "linear", linears.conv2d, "Linear, any groups; square, not dilated", linears.check_conv2d
+    ),
     "aten.linear": Pattern("linear", linears.linear, "Linear with kernel 1"),
     "aten.matmul": Pattern("linear", linears.matmul, _MATRIX),
     "aten.mm": Pattern("linear", linears.matmul, _MATRIX),
@@ -66,10 +75,13 @@ PATTERNS: dict[str, Pattern] = {
         "Product of two encodings; a constant goes into a norm, weights, or a gain per step",
     ),
     "aten.div": Pattern(
-        "linear", linears.divide, "by a constant: into a norm, weights, or a gain per step"
+        "linear", linears.divide, "by a constant: into a norm, weights, or a gain per step",
+        linears.check_divide,
     ),
     "aten.square": Pattern("bilinear", linears.square, "Product of two encodings"),
-    "aten.pow": Pattern("bilinear", linears.square, "exponent 2: Product of two encodings"),
+    "aten.pow": Pattern(
+        "bilinear", linears.square, "exponent 2: Product of two encodings", linears.check_square
+    ),
     "aten.glu": Pattern("bilinear", products.glu, "Product of two encodings"),
     "aten.cat": Pattern("view", encodings.cat, "none: an encoding reads several streams"),
     "aten.concat": Pattern("view", encodings.cat, "none: an encoding reads several streams"),
@@ -83,6 +95,10 @@ PATTERNS: dict[str, Pattern] = {
     "getitem": Pattern("view", products.part, "one result of an operator with several"),
     "aten.group_norm": Pattern(
         "normalisation", encodings.group_norm, "norm of an encoding, over groups of an image"
+    ),
+    "aten.instance_norm": Pattern(
+        "normalisation", encodings.group_norm, "norm of an encoding, over each channel of an image",
+        encodings.check_instance_norm,
     ),
     "aten.layer_norm": Pattern(
         "normalisation", encodings.layer_norm, "norm of an encoding, over a position's channels"
@@ -110,19 +126,23 @@ PATTERNS: dict[str, Pattern] = {
     "aten.elu": _family("elu", ("alpha", 1.0)),
     "aten.leaky_relu": _family("leaky_relu", ("negative_slope", 0.01)),
     "aten.hardtanh": _family("hardtanh", ("min_val", -1.0), ("max_val", 1.0)),
+    "aten.clamp": Pattern(
+        "pointwise by table", activation(encodings.clamp),
+        "function `hardtanh` of an encoding, or `relu`",
+    ),
     "aten.scaled_dot_product_attention": Pattern(
         "softmax", attention.attention,
         "Attention over all positions, over frames, or cross-attention with constants",
+        attention.check_attention,
     ),
-    "aten.upsample_nearest2d": Pattern(
-        "resampling", encodings.upsample, "folded into the Linear that reads it, whole factors"
+    "aten.upsample_nearest2d": _NEAREST,
+    "aten._upsample_nearest_exact2d": _NEAREST,
+    "aten.avg_pool2d": Pattern(
+        "resampling", linears.avg_pool2d, _POOL, linears.check_avg_pool2d
     ),
-    "aten.avg_pool2d": Pattern("resampling", linears.avg_pool2d, _POOL),
     "aten.adaptive_avg_pool2d": Pattern("resampling", linears.adaptive_avg_pool2d, _POOL),
-    "aten.pad": Pattern("resampling", encodings.pad, "zeros: the padding of the Linear"),
-    "aten.constant_pad_nd": Pattern(
-        "resampling", encodings.pad, "zeros: the padding of the Linear"
-    ),
+    "aten.pad": _PAD,
+    "aten.constant_pad_nd": _PAD,
     "aten.pixel_shuffle": Pattern("view", rearrangements.pixel_shuffle, _UNPATCH),
     "aten.einsum": Pattern(
         "view", rearrangements.einsum, "none: of one tensor; of two, only inside attention"
@@ -143,11 +163,19 @@ PATTERNS: dict[str, Pattern] = {
 }  # fmt: skip
 
 
-def pattern_of(call: Call) -> Fuse:
-    """How to fuse a call; raises Reject for an operator that the accelerator lacks."""
+# Operators of a model that was exported as it is trained.
+TRAINING = {"aten.dropout", "aten.feature_dropout", "aten.native_dropout", "aten.alpha_dropout",
+            "aten.bernoulli", "aten.rrelu_with_noise"}  # fmt: skip
+
+
+def pattern_of(call: Call) -> Pattern:
+    """How to fuse a call; raises Reject for an operator that the accelerator lacks, and for one
+    whose own arguments rule it out."""
+    if call.operator in TRAINING:
+        raise Reject("it drops elements at random", "call .eval() before exporting the model")
     if call.operator not in PATTERNS:
         raise Reject(
             "the accelerator has no such operation",
             "build the model from the operators of docs/operators.md",
         )
-    return PATTERNS[call.operator].fuse
+    return PATTERNS[call.operator]

@@ -84,13 +84,18 @@ def pixel_shuffle(builder: GraphBuilder, operands: Operands, call: Call) -> Valu
 
 def copy(builder: GraphBuilder, operands: Operands, call: Call) -> Value:
     """aten._to_copy: a change of floating-point format."""
+    value = operands.value(call.args[0])
+    return _rearranged(builder, value, value.layout)
+
+
+def check_copy(operands: Operands, call: Call) -> None:
+    """Raise Reject for an aten._to_copy to whole numbers or truth values."""
+    del operands
     if not is_cast(call):
         raise Reject(
             f"it converts a tensor of the sample to {call.dtype}, which rounds",
             "keep what depends on the sample in a floating-point format",
         )
-    value = operands.value(call.args[0])
-    return _rearranged(builder, value, value.layout)
 
 
 def _rearranged(builder: GraphBuilder, value: Value, layout: Layout) -> Value:

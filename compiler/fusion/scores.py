@@ -98,11 +98,7 @@ def _contraction(rewriter: Rewriter, call: Call) -> Contraction | None:
 
 
 def _shape(rewriter: Rewriter, argument: Any) -> tuple[int, ...]:
-    if not isinstance(argument, Ref):
-        return ()
-    if argument.name in rewriter.calls.parameters:
-        return tuple(rewriter.calls.parameters[argument.name].shape)
-    return rewriter.calls.call(argument.name).shape
+    return rewriter.calls.shape(argument.name) if isinstance(argument, Ref) else ()
 
 
 def _replace(rewriter: Rewriter, softmax: str, scores: Scores) -> None:

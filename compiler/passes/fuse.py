@@ -37,10 +37,11 @@ def fuse(
         builder.at = name
         used = [n for n in refs((call.args, call.kwargs)) if n in operands.values]
         operands.values[name] = None
-        if any(operands.values[n] is None for n in used):
-            continue  # what it reads has been rejected already
         try:
-            operands.values[name] = pattern_of(call)(builder, operands, call)
+            pattern = pattern_of(call)
+            pattern.check(operands, call)
+            if all(operands.values[n] is not None for n in used):  # else rejected already
+                operands.values[name] = pattern.fuse(builder, operands, call)
         except Reject as error:
             rejections.append(_rejection(calls, name, error.reason, error.remedy))
         except LayoutError as error:
@@ -50,7 +51,11 @@ def fuse(
         raise UnsupportedOperators(rejections)
     builder.at = "output"
     value, patch, order = _result(calls, operands)
-    output = builder.output(value, order)
+    try:
+        output = builder.output(value, order)
+    except Reject as error:
+        rejection = _rejection(calls, calls.output, error.reason, error.remedy)
+        raise UnsupportedOperators([rejection]) from None
     builder.connect(output)
     return TensorGraph(builder.graph, calls.sample, output, tuple(timesteps), patch, builder.images)
 

@@ -313,7 +313,7 @@ class Refused(nn.Module):
         q = tokens(sample)
         t = q @ q.transpose(1, 2)  # line: scores
         r = F.pad(sample, (1, 1, 1, 1), mode="reflect")  # line: mirrored
-        return x + y + z + u + v + w + s.sum() + t.sum() + r[:, :, 1:9, 1:9]
+        return x + y + z + u + v + w + s.sum() + t.sum() + r[:, :, 1:9, 1:9]  # line: sums
 
 
 def line_of(tag: str) -> str:
@@ -335,6 +335,7 @@ def test_every_refused_operator_is_named_with_its_line_and_reason():
         "crop": ("aten.slice", "does not count channels"),
         "scores": ("aten.matmul", "two matrices of the sample"),
         "mirrored": ("aten.pad", "other than zeros"),
+        "sums": ("aten.sum", "no such operation"),
     }
     assert set(found) == {line_of(tag) for tag in expected}
     for tag, (operator, reason) in expected.items():
@@ -343,7 +344,7 @@ def test_every_refused_operator_is_named_with_its_line_and_reason():
         assert reason in rejection.reason
         assert "test_fusion.py" in rejection.line
     message = str(caught.value)
-    assert message.startswith("9 unsupported operator(s): ")
+    assert message.startswith("11 unsupported operator(s): ")
     assert "\n" not in message
 
 

@@ -102,8 +102,14 @@ REFUSED = {
         masked(lambda m: m.mask > 9),
         {"aten.scaled_dot_product_attention": "leaves no token"},
     ),
-    "truth values as scores": (masked_by_hand, {"aten.matmul": "right operand"}),
-    "mask of queries": (masked_queries, {"aten.matmul": "first operand"}),
+    "truth values as scores": (
+        masked_by_hand,
+        {"aten.matmul": "right operand", "aten.softmax": "no such"},
+    ),
+    "mask of queries": (
+        masked_queries,
+        {"aten.matmul": "first operand", "aten.softmax": "no such"},
+    ),
     "division that rounds": (
         lambda m, x: torch.div(m.a(x), 1, rounding_mode="floor"),
         {"aten.div": "rounds"},
@@ -125,15 +131,90 @@ REFUSED = {
                 tokens(m.a(x))
             )
         ),
-        {"aten.mean": "no such operation"},
+        {"aten.mean": "no such operation", "aten.rsqrt": "no such operation"},
     ),
 }  # fmt: skip
+
+
+def conv(kernel: int, stride: int = 1, padding: int = 0) -> Callable[..., torch.Tensor]:
+    """A convolution with constant weights of these sizes."""
+
+    def form(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        weight = m.place.reshape(-1)[: 16 * kernel**2].reshape(4, 4, kernel, kernel) - 0.1
+        return F.conv2d(x, weight, m.a.bias, stride, padding)
+
+    return form
+
+
+REFUSED |= {
+    "wide kernel": (
+        lambda m, x: F.conv2d(x, torch.ones(4, 4, 8, 8)),
+        {"aten.conv2d": "its kernel is 8, "},
+    ),
+    "wide padding": (conv(4, 1, 4), {"aten.conv2d": "its padding is 4, "}),
+    "long stride": (conv(3, 4), {"aten.conv2d": "its stride is 4 and its kernel 3, "}),
+    "patches of five": (
+        lambda m, x: F.conv2d(x, torch.ones(4, 4, 5, 5), stride=5),
+        {"aten.conv2d": "its stride is 5 and its kernel 5, "},
+    ),
+    "wide window": (
+        lambda m, x: F.avg_pool2d(m.a(x), 8),
+        {"aten.avg_pool2d": "its kernel is 8, "},
+    ),
+    "mean of an image": (
+        lambda m, x: F.adaptive_avg_pool2d(m.a(x), 1),
+        {"aten.adaptive_avg_pool2d": "its kernel is 8, "},
+    ),
+    "padding of unequal sides": (
+        lambda m, x: F.conv2d(F.pad(x, (0, 1, 0, 1)), torch.ones(4, 4, 7, 7), padding=3),
+        {"aten.conv2d": "its kernel is 8, padding on unequal sides included"},
+    ),
+    "padding of one side at the output": (
+        lambda m, x: F.pad(F.conv2d(x, m.a.weight, padding=(1, 1))[:, :, :, :], (1, 0, 0, 0)),
+        {"aten.pad": "'s layout"},
+    ),
+    "enlargement by three": (
+        lambda m, x: F.interpolate(m.a(x), scale_factor=3),
+        {"aten.upsample_nearest2d": "resizes 8x8 to 24x24"},
+    ),
+    "clamp on one side": (
+        lambda m, x: m.a(x).clamp(max=1),
+        {"aten.clamp": "two bounds"},
+    ),
+    "instance norm by running statistics": (
+        lambda m, x: F.instance_norm(m.a(x), m.mask[:4], m.mask[:4] + 1, use_input_stats=False),
+        {"aten.instance_norm": "running statistics"},
+    ),
+    "operators behind a refused one": (
+        lambda m, x: torch.cumsum(
+            m.b(
+                F.conv2d(
+                    F.silu(F.conv_transpose2d(F.max_pool2d(m.a(x), 2), m.a.weight)),
+                    m.a.weight,
+                    dilation=2,
+                )
+            ),
+            1,
+        ),
+        {
+            "aten.max_pool2d": "no such operation",
+            "aten.conv_transpose2d": "no such operation",
+            "aten.conv2d": "dilated",
+            "aten.cumsum": "no such operation",
+        },
+    ),
+    "dropout in training": (
+        lambda m, x: m.b(F.dropout(m.a(x), 0.5)),
+        {"aten.native_dropout": "at random"},
+    ),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_computes_something_else_is_refused(name):
     form, expected = REFUSED[name]
     found = {r.operator: r for r in rejections(form)}
+    assert set(found) == set(expected)
     for operator, reason in expected.items():
         assert reason in found[operator].reason
         assert "test_" in found[operator].line
@@ -160,6 +241,44 @@ COMPUTED = {
     ),
     "whole factor of truth values": lambda m, x: m.a(x) * (1 - (m.mask[:4, None, None] > 0) * 1),
 }
+
+
+COMPUTED |= {
+    "patches of four": lambda m, x: F.pixel_shuffle(conv_to(m, x, 4, 64), 4),
+    "patches of eight": lambda m, x: F.pixel_shuffle(conv_to(m, F.silu(m.a(x)), 8, 256), 8),
+    "patches of four by groups": lambda m, x: F.pixel_shuffle(
+        F.conv2d(m.a(x), conv_weight(4, 64)[:, :2], stride=4, groups=2), 4
+    ),
+    "padded patches of four": lambda m, x: F.interpolate(
+        F.conv2d(F.pad(x, (1, 0, 1, 0)), conv_weight(4, 4), m.a.bias, 4, 1), size=(8, 8)
+    ),
+    "padding of an even kernel": lambda m, x: F.conv2d(
+        F.conv2d(F.relu(x), conv_weight(4, 4), m.a.bias, padding="same"),
+        conv_weight(2, 4),
+        padding="same",
+    ),
+    "enlargement by four": lambda m, x: m.b(
+        F.interpolate(F.silu(F.conv2d(x, conv_weight(4, 4), stride=4)), scale_factor=4)
+    ),
+    "enlargement twice": lambda m, x: F.interpolate(
+        F.interpolate(F.conv2d(x, conv_weight(4, 4), stride=4), scale_factor=2), scale_factor=2
+    ),
+    "exact enlargement": lambda m, x: F.interpolate(
+        F.conv2d(x, conv_weight(2, 4), stride=2), scale_factor=2, mode="nearest-exact"
+    ),
+    "clamp": lambda m, x: m.b(m.a(x).clamp(-0.3, 0.2) + m.a(x).clamp(min=0)),
+    "instance norm": lambda m, x: m.b(
+        F.instance_norm(m.a(x), weight=m.b.bias, bias=m.a.bias) + F.instance_norm(x)
+    ),
+}
+
+
+def conv_weight(kernel: int, out: int) -> torch.Tensor:
+    return torch.sin(torch.arange(out * 4.0 * kernel**2) * 1.7).reshape(out, 4, kernel, kernel)
+
+
+def conv_to(m: nn.Module, x: torch.Tensor, kernel: int, out: int) -> torch.Tensor:
+    return F.conv2d(x, conv_weight(kernel, out), torch.arange(1.0 * out), stride=kernel)
 
 
 def scores_of(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
