@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import re
-import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ import torch
 from torch.export import ExportedProgram
 
 from signmask.compiler.errors import CompileError
+from signmask.compiler.silence import quiet
 
 MODEL = "models/model.json"
 EXAMPLES = "data/sample_inputs/model.pt"
@@ -29,7 +27,9 @@ CONFIG = re.compile(r"data/(weights|constants)/model_\1_config\.json")
 TENSOR = re.compile(r"data/(weights/weight|constants/tensor)_\d+")
 PLAIN = {"archive_format", "archive_version", "byteorder", ".data/version",
          ".data/serialization_id"}  # fmt: skip
-LOGGERS = ("torch.export", "torch.export.pt2_archive._package")
+OPERATOR = re.compile(r"(?:torch\.ops\.)?(\w+)\.(\w+)(?:\.([A-Za-z]\w*))?")
+CONTEXTS = {"wrap_with_set_grad_enabled", "wrap_with_autocast"}
+FILES = {"from_file"}  # aten operators that reach files
 
 
 def load_archive(path: Path) -> ExportedProgram:
@@ -51,22 +51,6 @@ def load_archive(path: Path) -> ExportedProgram:
             f"'{path}' is not an intact .pt2 archive ({type(error).__name__}); write it again with "
             "torch.export.save."
         ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence torch.export's own notes, which no user can act upon."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _checked(content: bytes, path: Path) -> bytes:
@@ -106,8 +90,7 @@ def _check_member(member: str, data: bytes, path: Path) -> None:
                     "model with plain dense tensors only."
                 )
     elif member == MODEL:
-        if "expr_str" in _keys(json.loads(data)):
-            raise CompileError(f"'{path}' has symbolic shapes; export the model with fixed shapes.")
+        _check_model(json.loads(data), path)
     elif member == EXAMPLES:
         try:
             torch.load(io.BytesIO(data), weights_only=True)
@@ -121,6 +104,45 @@ def _check_member(member: str, data: bytes, path: Path) -> None:
             f"'{path}' holds '{member}', which is no part of an exported program of plain tensors; "
             "write it again with torch.export.save alone."
         )
+
+
+def _check_model(model: Any, path: Path) -> None:
+    """Fixed shapes, and operators on tensors alone."""
+    if "expr_str" in _keys(model):
+        raise CompileError(f"'{path}' has symbolic shapes; export the model with fixed shapes.")
+    for target in _targets(model):
+        if not _is_admitted(target):
+            raise CompileError(
+                f"'{path}' calls {str(target)!r}, which is no operator on tensors; build the model "
+                "from torch's own operators and export it again."
+            )
+
+
+def _is_admitted(target: Any) -> bool:
+    """Whether a target is an aten operator that torch dispatches on tensors and that reaches no
+    file, an element of a result, or a region of others."""
+    found = OPERATOR.fullmatch(target) if isinstance(target, str) else None
+    if found is None:
+        return False
+    namespace, name, overload = found.groups("default")
+    if namespace in ("aten", "prims"):
+        full = f"{namespace}::{name}" + ("" if overload == "default" else f".{overload}")
+        known: bool = torch._C._dispatch_has_kernel(full)
+        return known and name not in FILES
+    if namespace == "higher_order":
+        return name in CONTEXTS
+    return (namespace, name) in {("operator", "getitem"), ("_operator", "getitem")}
+
+
+def _targets(value: Any) -> Iterator[Any]:
+    """The target of every node inside nested JSON."""
+    if isinstance(value, dict):
+        if "target" in value and "inputs" in value:
+            yield value["target"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _targets(item)
 
 
 def _keys(value: Any) -> set[str]:

@@ -37,6 +37,12 @@ class UnsupportedOperators(CompileError):
         super().__init__(f"{len(self.rejections)} unsupported operator(s): {listed}.")
 
 
+def first_line(error: Exception) -> str:
+    """What an error of torch says, up to the end of its first line or sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0].split(". ")[0].strip().rstrip(".") if lines else type(error).__name__
+
+
 def source_line(stack_trace: str | None) -> str:
     """The innermost line of a torch.export stack trace outside torch itself, as
     "file:line in function"; empty where there is none."""

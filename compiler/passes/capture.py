@@ -14,10 +14,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
-from signmask.compiler.archive import load_archive, quiet
-from signmask.compiler.errors import CompileError
+from signmask.compiler.archive import load_archive
+from signmask.compiler.errors import CompileError, first_line, source_line
 from signmask.compiler.graph import Call, CallGraph, Ref, refs
 from signmask.compiler.naming import operator_names
+from signmask.compiler.silence import quiet
 
 Example = tuple[Any, ...] | Mapping[str, Any]
 
@@ -45,8 +46,7 @@ def capture(model: Any, example_inputs: Example | None) -> CallGraph:
             f"cannot compile a {type(model).__name__}; give a torch.nn.Module, an ExportedProgram "
             "or the path of a .pt2 file."
         )
-    with quiet():
-        program = program.run_decompositions({})
+    program = _decomposed(program, model)
     inputs = _inputs(program)
     sample, timestep = _sample_and_timestep(inputs)
     given = _given(inputs, example_inputs)
@@ -81,13 +81,35 @@ def _export(model: torch.nn.Module, example: Example) -> ExportedProgram:
         with quiet():
             return torch.export.export(model, args, kwargs=kwargs, strict=False)
     except Exception as error:  # torch.export raises many unrelated types
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CompileError(
-            f"torch.export cannot trace {type(model).__name__} ({first.rstrip('.')}); give all "
-            "its inputs in example_inputs and make its forward free of data-dependent control flow."
+            f"torch.export cannot trace {type(model).__name__} ({first_line(error)}); give all its "
+            "inputs in example_inputs and make its forward free of data-dependent control flow."
         ) from error
     finally:
         model.train(training)
+
+
+def _decomposed(program: ExportedProgram, model: Any) -> ExportedProgram:
+    """The program in ATen operators without side effects; raises CompileError."""
+    try:
+        with quiet():
+            program = program.run_decompositions({})
+    except Exception as error:  # an altered program fails anywhere inside torch
+        origin = f"'{model}'" if isinstance(model, (str, Path)) else "the exported program"
+        raise CompileError(
+            f"{origin} cannot be evaluated ({first_line(error)}); export the model again."
+        ) from error
+    written = {**program.graph_signature.buffers_to_mutate,
+               **program.graph_signature.user_inputs_to_mutate}  # fmt: skip
+    if written:
+        node = next(n for n in program.graph.nodes if n.name in written)
+        line = source_line(node.meta.get("stack_trace"))
+        raise CompileError(
+            f"the model changes '{written[node.name]}' in every call"
+            + (f" (at {line})" if line else "")
+            + "; call .eval() before exporting it, and write to no buffer or input in forward."
+        )
+    return program
 
 
 def _tensor(value: Any) -> Any:

@@ -14,18 +14,28 @@ import networkx as nx
 import numpy as np
 import torch
 
-from signmask.compiler.errors import CompileError
+from signmask.compiler.errors import CompileError, first_line, source_line
 from signmask.compiler.graph import CallGraph, refs
 from signmask.compiler.passes.repetition import evaluate, fold, one
+from signmask.compiler.silence import quiet
 
 
 def fold_time_path(calls: CallGraph, timesteps: Sequence[int]) -> dict[str, np.ndarray]:
     """Evaluate the operators without the sample; returns (steps, ...) arrays by node name, for the
     nodes that operators of the sample use. Only what depends on the timestep is evaluated at each
     of them; of other arrays all rows are one in memory. Raises CompileError where a value is not
-    finite."""
+    finite or cannot be evaluated, or the output does not depend on the sample."""
     graph = calls.graph
     varying = nx.descendants(graph, calls.sample) | {calls.sample}
+    if calls.output not in varying:
+        line = source_line(calls.call(calls.output).trace)
+        raise CompileError(
+            f"the output '{calls.output}'"
+            + (f" at {line}" if line else "")
+            + " does not depend on "
+            f"the sample '{calls.sample}'; make forward compute the prediction from its first "
+            "argument, or name the noisy input 'sample'."
+        )
     timed = nx.descendants(graph, calls.timestep) if calls.timestep else set()
     order = [n for n in nx.topological_sort(graph) if n not in varying]
     used = {
@@ -45,17 +55,18 @@ def fold_time_path(calls: CallGraph, timesteps: Sequence[int]) -> dict[str, np.n
             found[name].append(_array(name, value, when))
             shapes[name] = tuple(value.shape)
 
-    with torch.no_grad():
+    with torch.no_grad(), quiet():
         for name, condition in calls.conditions.items():
             take(name, condition)
         _evaluate(calls, fixed, known, kept, take)
         for timestep in timesteps:
-            at = partial(take, when=f" at timestep {timestep}")
+            when = f" at timestep {timestep}"
+            at = partial(take, when=when)
             values = dict(known)
             if calls.timestep:
                 values[calls.timestep] = torch.full_like(calls.timestep_example, timestep)
                 at(calls.timestep, values[calls.timestep])
-            _evaluate(calls, moving, values, (), at)
+            _evaluate(calls, moving, values, (), at, when)
     rows = {n: _stacked(arrays, shapes[n], len(timesteps)) for n, arrays in found.items()}
     for name in rows:
         call = calls.call(name)
@@ -66,10 +77,10 @@ def fold_time_path(calls: CallGraph, timesteps: Sequence[int]) -> dict[str, np.n
 
 def _evaluate(
     calls: CallGraph, order: Sequence[str], values: dict[str, Any], kept: Collection[str],
-    take: Callable[[str, Any], None],
+    take: Callable[..., None], when: str = "",
 ) -> None:  # fmt: skip
     """Evaluate calls in order and hand each result to `take`. `values` loses what neither a later
-    call nor `kept` needs."""
+    call nor `kept` needs. Raises CompileError where a call fails."""
     last: dict[str, str] = {}
     for name in order:
         last |= dict.fromkeys(refs((calls.call(name).args, calls.call(name).kwargs)), name)
@@ -77,7 +88,16 @@ def _evaluate(
         call = calls.call(name)
         if call.target is None:
             continue
-        result = evaluate(call, values.__getitem__)
+        try:
+            result = evaluate(call, values.__getitem__)
+        except Exception as error:  # torch raises many unrelated types
+            line = source_line(call.trace)
+            place = f"'{name}'" + (f" at {line}" if line else "")
+            raise CompileError(
+                f"{call.operator} {place} cannot be evaluated{when or ' on these conditions'} "
+                f"({first_line(error)}); let the model take every timestep of the schedule, and "
+                "give conditions that it takes."
+            ) from error
         take(name, result)
         if name in last or name in kept:
             values[name] = result

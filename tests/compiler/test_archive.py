@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,3 +172,81 @@ def test_symbolic_shapes_are_refused(tmp_path, intact, key):
 def test_missing_archive_is_named(tmp_path):
     with pytest.raises(CompileError, match=r"absent\.pt2"):
         trace(tmp_path / "absent.pt2", TIMESTEPS)
+
+
+def graph_of(model: dict[str, Any]) -> dict[str, Any]:
+    return model["graph_module"]["graph"]
+
+
+def altered(intact: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+    """The archive with a change to the JSON of its program."""
+
+    def member(name: str, data: bytes) -> bytes:
+        if not name.endswith("models/model.json"):
+            return data
+        model = json.loads(data)
+        change(model)
+        return json.dumps(model).encode()
+
+    return rewritten(intact, member)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.ops.aten.save.default",
+        "torch.ops.aten.from_file.default",
+        "torch.ops.aten.from_file.out",
+        "torch.ops.aten.cos.__class__",
+        "torch.ops.aten.warn.default",
+        "torch.ops.other.cos.default",
+        "torch.ops.higher_order.run_const_graph",
+        "torch.save",
+        "_operator.add",
+        "os.system",
+        "#Custom:7",
+        7,
+    ],
+)
+def test_only_operators_on_tensors_are_admitted(tmp_path, intact, target):
+    def change(model: dict[str, Any]) -> None:
+        graph_of(model)["nodes"][3]["target"] = target
+
+    message = refusal(tmp_path / "a.pt2", altered(intact, change))
+    assert f"calls {str(target)!r}, which is no operator on tensors" in message
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The places of numbers, strings and truth values inside nested JSON."""
+    if isinstance(value, (dict, list)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from leaves(item, (*path, key))
+    else:
+        yield path
+
+
+VALUES = (-1, 0, 2, 7, "x", None, True, False, 1e9, [], "torch.ops.aten.cos.default")
+
+
+def test_altered_programs_compile_or_end_in_one_sentence(tmp_path, intact):
+    generator, refused = np.random.default_rng(5), 0
+    path = tmp_path / "a.pt2"
+
+    def change(model: dict[str, Any]) -> None:
+        value: Any = graph_of(model)
+        places = [p for p in leaves(value) if "metadata" not in p]
+        *inner, last = places[generator.integers(len(places))]
+        for key in inner:
+            value = value[key]
+        value[last] = VALUES[generator.integers(len(VALUES))]
+
+    for _ in range(30):
+        path.write_bytes(altered(intact, change))
+        try:
+            trace(path, TIMESTEPS)
+        except CompileError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            assert "internal error" not in str(error)
+    assert refused > 10

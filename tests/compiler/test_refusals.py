@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from signmask.compiler.errors import Rejection, UnsupportedOperators
+from signmask.compiler.errors import CompileError, Rejection, UnsupportedOperators
 from signmask.compiler.float_model import FloatModel
 from signmask.compiler.frontend import trace
 from tests.compiler.test_fusion import heads, image, tokens
@@ -288,3 +288,60 @@ def scores_of(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor) -> torch.Ten
 @pytest.mark.parametrize("name", COMPUTED)
 def test_a_form_computes_what_torch_computes(name):
     computed(COMPUTED[name])
+
+
+class Labelled(nn.Module):
+    """A prediction from an embedded timestep and an embedded label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self.labels = nn.Embedding(100, 4), nn.Embedding(10, 4)
+
+    def forward(
+        self, sample: torch.Tensor, timestep: torch.Tensor, y: torch.Tensor
+    ) -> torch.Tensor:
+        sample = sample + self.steps(timestep)[:, :, None, None]
+        return sample + self.labels(y)[:, :, None, None]
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "label", "expected"),
+    [
+        ((90, 900), 3, "aten.embedding 'steps.embedding' at "),
+        ((90, 30), 30, "aten.embedding 'labels.embedding' at "),
+    ],
+)
+def test_an_index_out_of_range_is_named(timesteps, label, expected):
+    example = (torch.zeros(1, 4, 8, 8), torch.tensor([1]), torch.tensor([3]))
+    program = torch.export.export(Labelled().eval(), example, strict=False)
+    with pytest.raises(CompileError) as caught:
+        trace(program, timesteps, {"y": torch.tensor([label])})
+    message = str(caught.value)
+    assert message.startswith(expected)
+    assert "in forward cannot be evaluated " in message
+    assert ("at timestep 900" if 900 in timesteps else "on these conditions") in message
+    assert "out of range" in message
+
+
+def test_an_output_without_the_sample_is_refused():
+    with pytest.raises(CompileError, match=r"'b' at .* does not depend on the sample 'sample'"):
+        trace(Model(lambda m, x: m.b(m.place.reshape(1, 4, 8, 8))), TIMESTEPS, EXAMPLE)
+
+
+class Trained(nn.Module):
+    """A batch norm, whose running statistics training updates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        del timestep
+        return self.norm(sample)
+
+
+def test_a_model_exported_in_training_is_refused():
+    program = torch.export.export(Trained().train(), EXAMPLE, strict=False)
+    with pytest.raises(CompileError, match=r"test_refusals\.py.*call \.eval\(\) before") as caught:
+        trace(program, TIMESTEPS)
+    assert "'norm." in str(caught.value)
