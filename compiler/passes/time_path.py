@@ -44,6 +44,7 @@ def fold_time_path(calls: CallGraph, timesteps: Sequence[int]) -> dict[str, np.n
         for name in refs((calls.call(node).args, calls.call(node).kwargs))
         if name not in varying and name not in calls.parameters
     }
+    masks = {n for n in used if _is_mask(calls, n)}
     fixed, moving = ([n for n in order if (n in timed) == b] for b in (False, True))
     kept = {n for m in moving for n in refs((calls.call(m).args, calls.call(m).kwargs))}
     known: dict[str, Any] = {**calls.parameters, **calls.conditions}
@@ -52,6 +53,8 @@ def fold_time_path(calls: CallGraph, timesteps: Sequence[int]) -> dict[str, np.n
 
     def take(name: str, value: Any, when: str = "") -> None:
         if name in found:
+            if name in masks:
+                value = value.clamp(min=torch.finfo(value.dtype).min)
             found[name].append(_array(name, value, when))
             shapes[name] = tuple(value.shape)
 
@@ -104,6 +107,16 @@ def _evaluate(
         for operand in refs((call.args, call.kwargs)):
             if last[operand] == name and operand not in kept and operand not in calls.parameters:
                 values.pop(operand, None)
+
+
+def _is_mask(calls: CallGraph, name: str) -> bool:
+    """Whether all that a tensor does is to be added to the scores of attentions: there minus
+    infinity has a meaning."""
+    readers = [calls.call(reader) for reader in calls.graph.successors(name)]
+    return calls.call(name).dtype in (torch.float16, torch.bfloat16, torch.float32) and all(
+        reader.operator == "aten.scaled_dot_product_attention" and name not in refs(reader.args[:3])
+        for reader in readers
+    )
 
 
 def _array(name: str, value: torch.Tensor, when: str) -> np.ndarray:

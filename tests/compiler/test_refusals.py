@@ -234,6 +234,9 @@ COMPUTED = {
     "floating-point formats": lambda m, x: m.b(m.a(x).double().float()),
     "mask of truth values": masked(lambda m: m.mask > 0),
     "mask of scores": masked(lambda m: (m.mask > 0) * -1e4),
+    "mask of minus infinity": masked(
+        lambda m: torch.zeros(64).masked_fill(m.mask > 0, float("-inf"))
+    ),
     "mask of scores by hand": lambda m, x: image(
         (scores_of(heads(tokens(x)), heads(m.place), (m.mask > 1) * -1e5) @ heads(m.place))
         .transpose(1, 2)
