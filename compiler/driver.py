@@ -32,6 +32,6 @@ def compile_model(
     CompileError, UnsupportedOperators among them, before anything is written.
     """
     network, tensors = quantise(
-        model, scheduler, steps, knobs, calibration, name, example_inputs, progress, images
+        model, scheduler, steps, knobs, calibration, name, example_inputs, progress, images, batch
     )
     return lower(network, tensors, config, batch)

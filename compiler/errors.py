@@ -53,3 +53,13 @@ def source_line(stack_trace: str | None) -> str:
             if "/torch/" not in file:
                 found = f"{file}:{line.removeprefix('line ')} {function}"
     return found
+
+
+def check_batch(name: str, images: int, batch: int) -> None:
+    """Raise CompileError unless a batch is a multiple of the images that belong together."""
+    if batch % images:
+        raise CompileError(
+            f"'{name}' is made for {images} images at once (frames of a video, or images with "
+            f"conditions of their own) and the batch is {batch}; compile with --batch "
+            f"{-(-batch // images) * images}."
+        )

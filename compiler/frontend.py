@@ -12,6 +12,7 @@ import torch
 
 from signmask.compiler.calibration import Calibration, Progress, measure, schedule_of
 from signmask.compiler.delta_shares import delta_shares
+from signmask.compiler.errors import check_batch
 from signmask.compiler.graph import TensorGraph
 from signmask.compiler.passes.bias_correction import correct_bias
 from signmask.compiler.passes.capture import capture
@@ -86,15 +87,18 @@ def quantise(
     example_inputs: Any = None,
     progress: Progress | None = None,
     images: int = 64,
+    batch: int | None = None,
 ) -> tuple[Network, dict[str, np.ndarray]]:
     """The integer Network of a model and its tensors by name; see `trace` for `model`.
 
     Without a `calibration`, `images` trajectories are sampled first; for 0 images, and where
-    weights are absent, statistics are assumed (`synthetic`), and the network's `info` says so.
-    Raises CompileError.
+    weights are absent, statistics are assumed (`synthetic`), and the network's `info` says so. A
+    `batch` that does not fit the model is refused before that. Raises CompileError.
     """
     scheduler, timesteps = schedule_of(scheduler, steps)
     graph = trace(model, timesteps, example_inputs)
+    if batch is not None:
+        check_batch(name, graph.images, batch)
     missing = lacks_weights(graph)
     info: dict[str, Any] = {}
     if calibration is None and (missing or images == 0):

@@ -14,7 +14,7 @@ from signmask.compiler.backend.phase import emit_phase
 from signmask.compiler.backend.report import layer_report
 from signmask.compiler.backend.streams import stat_shift
 from signmask.compiler.backend.widths import check_engine_tables, check_widths
-from signmask.compiler.errors import CompileError
+from signmask.compiler.errors import CompileError, check_batch
 from signmask.compiler.passes.weights import check_accumulator
 from signmask.compiler.synthetic import is_absent
 from signmask.hw.spec.config import HardwareConfig
@@ -42,12 +42,7 @@ def lower(
             f"lanes and INT{knobs.inlier_bits}, config '{config.name}' has {config.group}, "
             f"{config.full_lanes} and INT{config.inlier_bits}; quantise it for this config."
         )
-    if batch % network.images:
-        raise CompileError(
-            f"'{network.name}' is made for {network.images} images at once (frames of a video, or "
-            f"images with conditions of their own) and the batch is {batch}; compile with --batch "
-            f"{-(-batch // network.images) * network.images}."
-        )
+    check_batch(network.name, network.images, batch)
     _check_accumulators(network, tensors)
     check_widths(network, tensors, config)
     missing = {n.weight for n in network.linears.values() if is_absent(tensors[n.weight])}

@@ -4,13 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from signmask.compiler.backend.lower import lower
+from signmask.compiler.driver import compile_model
 from signmask.compiler.errors import CompileError
 from signmask.hw.spec.config import NANO
 from signmask.hw.spec.network import Knobs
 from signmask.hw.spec.network_check import check_network
 from signmask.reference.golden import GoldenModel
+from signmask.reference.models.unet import scheduler
 from signmask.reference.triton.model import TritonModel
 from signmask.sim.machine import Machine
 from tests.tiny_networks import input_codes, labelled
@@ -69,7 +73,27 @@ def test_an_image_has_the_constants_of_its_row(flow):
     assert not np.array_equal(both[0], both[1])
 
 
-def test_a_batch_of_some_of_the_images_is_refused():
+def test_a_batch_of_some_of_the_images_is_refused_before_calibration():
+    class Labelled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.label = nn.Conv2d(3, 3, 1), nn.Embedding(4, 3)
+
+        def forward(self, sample, timestep, label):
+            return self.conv(sample + self.label(label)[:, :, None, None])
+
+    def never(stage, fraction):
+        raise RuntimeError("calibration has begun")
+
+    example = (torch.zeros(2, 3, 4, 4), torch.tensor([1]), torch.tensor([0, 3]))
+    with pytest.raises(CompileError, match=r"made for 2 images at once .* compile with --batch 4"):
+        compile_model(
+            Labelled().eval(), NANO, Knobs(), 2, 3, scheduler(), example_inputs=example,
+            progress=never,
+        )  # fmt: skip
+
+
+def test_a_batch_of_some_of_the_images_is_not_lowered():
     network, tensors = labelled()
     with pytest.raises(CompileError, match=r"made for 2 images at once .* compile with --batch 4"):
         lower(network, tensors, NANO, 3)
