@@ -18,6 +18,7 @@ FOLDERS = ("hw", "compiler", "sim", "runtime", "reference", "signmask")
 USERS = ("tests", "benchmarks", "examples")  # may import any part
 FORBIDDEN_ANYWHERE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 STANDARD = frozenset(sys.stdlib_module_names)
+OWN = STANDARD | {"signmask", "tests", "benchmarks", "conftest"}
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def test_every_imported_package_is_declared() -> None:
         for path in source_files()
         for found in imports_of((ROOT / path).read_text(), "signmask")
         if (top := found.name.split(".")[0])
-        not in STANDARD | {"signmask", "tests", "benchmarks", "conftest"}
+        not in OWN
         and distribution.get(top, top).lower() not in declared_requirements()
         and not (ROOT / "tests" / f"{top}.py").exists()
     }
