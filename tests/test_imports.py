@@ -199,8 +199,7 @@ def test_every_imported_package_is_declared() -> None:
         f"{path}: {top}"
         for path in source_files()
         for found in imports_of((ROOT / path).read_text(), "signmask")
-        if (top := found.name.split(".")[0])
-        not in OWN
+        if (top := found.name.split(".")[0]) not in OWN
         and distribution.get(top, top).lower() not in declared_requirements()
         and not (ROOT / "tests" / f"{top}.py").exists()
     }
